@@ -1,0 +1,65 @@
+# The commands people type. `make help` lists them.
+
+SHELL := /bin/bash -o pipefail
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+export PYTHON ?= python3
+
+bin := .venv/bin
+code := csi_driver qos hack/vm/vm hack/demo tests
+# Programs that tests use on this machine, with the Debian packages they are in.
+programs := git:git mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs losetup:mount
+
+.PHONY: help venv packages check lint unit test test-native test-vm vm csi-sanity demo proto format clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: ## the Python environment in .venv, from constraints.txt; does nothing while it is up to date
+	@hack/venv
+
+packages: # what the native tests need of Debian; installs only what is missing
+	@hack/need $(programs)
+
+check: lint unit ## format, lint, types, import contracts, unit and contract tests: about a minute
+
+lint: venv
+	@echo "== format, lint, types, import contracts (about 30 s the first time, 5 s later)"
+	$(bin)/ruff format --check .
+	$(bin)/ruff check .
+	$(bin)/mypy $(code)
+	$(bin)/lint-imports --no-logo
+
+unit: venv
+	@echo "== unit and contract tests (about 20 s)"
+	$(bin)/pytest tests/unit tests/contract
+
+test: lint packages vm csi-sanity ## every check and every test, here and in the VM: as root; 20 minutes cold, 10 warm
+	@echo "== all tests: unit, contract, native, and those in the VM (about 10 minutes)"
+	$(bin)/pytest tests
+
+test-native: venv packages csi-sanity ## only the tests that need root and this machine's kernel
+	$(bin)/pytest tests -m native
+
+test-vm: venv vm csi-sanity ## only the tests that run in the VM; one of them: .venv/bin/pytest tests/kernel/FILE.py -k NAME
+	$(bin)/pytest tests -m kernel
+
+vm: venv ## the test machine's image and its QEMU; does nothing while they are up to date
+	@hack/vm/build
+
+csi-sanity: # the conformance suite, in build/bin
+	@hack/csi-sanity
+
+demo: venv ## the main job, shown: limits that hold between training and inference. As root; 10 minutes cold, 3 warm
+	$(bin)/sluice demo
+
+proto: venv ## generate the gRPC stubs from spec/csi.proto
+	hack/proto
+
+format: venv ## bring the code into form
+	$(bin)/ruff format .
+	$(bin)/ruff check --fix .
+
+clean: ## remove what was built here; the test machine's image stays in the cache
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	find csi_driver qos tests hack -name __pycache__ -prune -exec rm -rf {} +

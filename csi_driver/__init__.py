@@ -1,0 +1,3 @@
+"""Sluice: a CSI driver that gives every volume an enforced I/O budget."""
+
+__version__ = "0.1.0"

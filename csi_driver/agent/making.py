@@ -1,0 +1,204 @@
+"""Volumes and snapshots, from accepted to made, grown, limited and deleted. Every step can be cut and done again."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from csi_driver.backends.base import Passport
+from csi_driver.deadline import Deadline
+from csi_driver.errors import Invalid, Lost, NoSpace, NotFound, OutOfRange, StorageError, Unready, Unsupported
+from csi_driver.records import Failure, History, Seen, Snapshot, Status, Volume
+from csi_driver.store.base import Stale, change_status
+from qos.errors import Unenforceable
+
+if TYPE_CHECKING:
+    from csi_driver.locks import Locks
+    from csi_driver.pools import ServedPool
+    from csi_driver.stack import Stack
+    from csi_driver.store.base import Store
+    from qos.enforce import Enforcement
+
+A = TypeVar("A", bound=Volume | Snapshot)
+
+FINAL = (Invalid, NotFound, NoSpace, OutOfRange, Unsupported)
+"""What no further try can cure: the bytes are undone and the record says why."""
+
+WORK_SECONDS = 60.0
+CUT_SECONDS = 10.0
+
+
+class Maker:
+    """Take one step after another with the bytes of a record. The caller holds the record's lock."""
+
+    def __init__(self, store: Store, stack: Stack, enforcement: Enforcement, locks: Locks) -> None:
+        self._store = store
+        self._stack = stack
+        self._enforcement = enforcement
+        self._locks = locks
+
+    def advance(self, record: Volume | Snapshot, pool: ServedPool) -> None:
+        """Bring the kernel to where the record wants it. Raises what prevents it; the next try goes on from there."""
+        history = record.status.history
+        if history.gone:
+            return
+        if record.spec.absent or record.deleting:
+            if history.accepted:
+                self._delete(record, pool)
+            return
+        if not history.accepted:
+            accepted = self._accept(record, pool)
+            if accepted is None:
+                return
+            record = accepted
+        if not record.status.history.made:
+            made = self._make(record, pool)
+            if made is None:
+                return
+            record = made
+        if isinstance(record, Volume):
+            self._conform(record, pool)
+
+    def _accept(self, record: A, pool: ServedPool) -> A | None:
+        """Take the offer before the first effect, or refuse it. The swap decides against a withdrawal."""
+        offer, history = record.spec.offer, record.status.history
+        if offer is None or (history.refused and history.refused.about == offer.number):
+            return None
+        try:
+            pool.ledger.admit(record.id, record.spec.size)
+        except NoSpace as error:
+            refused = Failure(offer.number, NoSpace.__name__, str(error))
+            self._write(record, dataclasses.replace(history, refused=refused))
+            return None
+        sector_size = record.spec.sector_size if isinstance(record, Volume) else self._sector_size(record)
+        taken = dataclasses.replace(
+            history, accepted=offer, size=record.spec.size, sector_size=sector_size or pool.backend.sector_size
+        )
+        return self._write(record, taken)
+
+    def _make(self, record: A, pool: ServedPool) -> A | None:
+        try:
+            marks = self._bytes(record, pool)
+        except FINAL as error:
+            pool.backend.delete(record.id)
+            gone = Failure(record.generation, type(error).__name__, str(error))
+            self._write(record, dataclasses.replace(record.status.history, gone=gone))
+            pool.ledger.settle(record.id, 0)
+            return None
+        found = pool.backend.find(record.id)
+        if found is None or found.passport is None:
+            raise Unready(f"{record.id} was made, but can't be read back")
+        begun, done = marks
+        history = dataclasses.replace(
+            record.status.history, made=found.passport.made, format_begun=begun, format_done=done
+        )
+        seen = Seen(generation=record.generation, size=found.size)
+        return self._store.put_status(dataclasses.replace(record, status=Status(history, seen)))
+
+    def _bytes(self, record: A, pool: ServedPool) -> tuple[str, str]:
+        """Make the bytes unless a cut try has made them; return the format marks that they take over from a source."""
+        size = record.status.history.size
+        source = _source_of(record)
+        if source is None:
+            pool.backend.create(self._passport(record, ""), size)
+            return "", ""
+        kind, source_id = source
+        with self._locks.hold(source_id, "a copy of", background=True):
+            origin = self._store.get(kind, source_id)
+            if origin is None or not origin.status.history.made or origin.status.history.condemned:
+                raise NotFound(f"{kind.KIND} {source_id}, the source of {record.id}, is gone")
+            past = origin.status.history
+            passport = self._passport(record, past.format_done)
+            if pool.backend.find(record.id) is None:
+                if pool.backend.find(source_id) is None:
+                    raise Lost(f"{kind.KIND} {source_id} is LOST: its bytes are not in pool {pool.spec.name}")
+                pool.backend.cut(source_id, passport, size, self._stack.frozen(pool.backend, source_id))
+            return past.format_begun, past.format_done
+
+    def _conform(self, record: Volume, pool: ServedPool) -> None:
+        """Look at a made volume, and grow and limit it as the record wants."""
+        history = record.status.history
+        found = pool.backend.find(record.id)
+        if found is None:
+            lost = f"LOST: its bytes are not in pool {pool.spec.name} any more; restore the file, or delete the volume"
+            self._observe(record, abnormal=lost)
+            raise Lost(f"volume {record.id} is {lost}")
+        if record.spec.size > history.size:
+            pool.ledger.admit(record.id, record.spec.size)
+            record = self._write(record, dataclasses.replace(history, size=record.spec.size))
+        size = record.status.history.size
+        if found.size < size:
+            pool.backend.expand(record.id, size)
+        self._stack.resize(pool.backend, record.id, size, Deadline(WORK_SECONDS))
+        device = self._stack.device(pool.backend, record.id)
+        limits = None
+        if device is not None:
+            try:
+                limits = self._enforcement.apply(device.dev, record.spec.qos.limits)
+            except Unenforceable as error:
+                raise Unready(f"the limits of {record.id} are not in force: {error}") from error
+        path = str(device.path) if device else ""
+        self._observe(
+            record, generation=record.generation, size=size, limits=limits, device=path, abnormal="", error=None
+        )
+
+    def _delete(self, record: Volume | Snapshot, pool: ServedPool) -> None:
+        """Free the bytes, unless the kernel says that somebody uses them. Condemned comes first and is for good."""
+        history = record.status.history
+        if not history.condemned:
+            self._stack.check_unused(pool.backend, record.id)
+            record = self._write(record, dataclasses.replace(history, condemned=True))
+        self.let_go(record.id, pool)
+        pool.backend.delete(record.id)
+        with contextlib.suppress(Stale):
+            self._store.remove(record)
+        pool.ledger.settle(record.id, 0)
+
+    def let_go(self, record_id: str, pool: ServedPool) -> None:
+        """Lift a volume's limits and take its devices down, in this order: a device's number is used again."""
+        device = self._stack.device(pool.backend, record_id)
+        if device is not None:
+            self._enforcement.lift(device.dev)
+        self._stack.down(pool.backend, record_id, Deadline(WORK_SECONDS))
+
+    def failed(self, record: Volume | Snapshot, error: StorageError) -> None:
+        """Write into the record why this generation can't be followed."""
+        failure = Failure(record.generation, type(error).__name__, str(error))
+        self._observe(record, error=failure)
+
+    def _write(self, record: A, history: History) -> A:
+        status = dataclasses.replace(record.status, history=history)
+        return self._store.put_status(dataclasses.replace(record, status=status))
+
+    def _observe(self, record: Volume | Snapshot, **seen: Any) -> None:  # noqa: ANN401 - see Status.with_seen
+        change_status(self._store, type(record), record.id, lambda now: now.status.with_seen(**seen), durable=False)
+
+    def _sector_size(self, snapshot: Snapshot) -> int:
+        volume = self._store.get(Volume, snapshot.spec.volume)
+        return volume.status.history.sector_size if volume else 0
+
+    def _passport(self, record: Volume | Snapshot, formatted: str) -> Passport:
+        source = _source_of(record)
+        volume = record if isinstance(record, Volume) else None
+        return Passport(
+            id=record.id,
+            kind=record.KIND,
+            name=record.spec.name,
+            claim=volume.spec.claim if volume else "",
+            parent=source[1] if source else "",
+            tier=volume.spec.qos.tier if volume else "",
+            overrides=dict(volume.spec.qos.overrides) if volume else {},
+            sector_size=record.status.history.sector_size,
+            made=datetime.now(UTC).isoformat(),
+            format_done=formatted,
+        )
+
+
+def _source_of(record: Volume | Snapshot) -> tuple[type[Volume | Snapshot], str] | None:
+    if isinstance(record, Snapshot):
+        return Volume, record.spec.volume
+    if record.spec.source is None:
+        return None
+    return (Snapshot if record.spec.source.kind == Snapshot.KIND else Volume), record.spec.source.id

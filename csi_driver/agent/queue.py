@@ -1,0 +1,105 @@
+"""Keys that need work: each by one worker at a time, again after a while when it failed."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from csi_driver.store.base import Key
+
+FIRST_RETRY = 0.02
+LAST_RETRY = 30.0
+
+
+class Queue:
+    """Work through keys with a few threads."""
+
+    def __init__(self, work: Callable[[Key], None], failed: Callable[[Key, Exception], None], workers: int) -> None:
+        """Call `work` for each key; what it raises goes to `failed`, and the key comes again, ever later."""
+        self._work = work
+        self._failed = failed
+        self._changed = threading.Condition()
+        self._due: list[tuple[float, Key]] = []
+        self._waiting: dict[Key, float] = {}
+        self._working: set[Key] = set()
+        self._again: set[Key] = set()
+        self._tries: dict[Key, int] = {}
+        self._stopped = False
+        self._threads = [threading.Thread(target=self._run, name=f"agent-{n}", daemon=True) for n in range(workers)]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Let each thread end the key it works on, and wait for that."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+
+    def add(self, key: Key, after: float = 0.0) -> None:
+        """Have a key worked on after so many seconds, or sooner when it waits for sooner already."""
+        with self._changed:
+            if key in self._working:
+                self._again.add(key)
+            else:
+                self._schedule(key, time.monotonic() + after)
+
+    def idle(self) -> bool:
+        """Return whether nothing is due now and nobody works."""
+        with self._changed:
+            return not self._working and (not self._due or self._due[0][0] > time.monotonic())
+
+    def _schedule(self, key: Key, at: float) -> None:
+        if at < self._waiting.get(key, float("inf")):
+            self._waiting[key] = at
+            heapq.heappush(self._due, (at, key))
+            self._changed.notify()
+
+    def _take(self) -> Key | None:
+        """Wait for the next key that is due and that nobody works on."""
+        with self._changed:
+            while not self._stopped:
+                now = time.monotonic()
+                if not self._due:
+                    self._changed.wait()
+                elif self._due[0][0] > now:
+                    self._changed.wait(self._due[0][0] - now)
+                else:
+                    at, key = heapq.heappop(self._due)
+                    if self._waiting.get(key) == at:
+                        del self._waiting[key]
+                        self._working.add(key)
+                        return key
+            return None
+
+    def _run(self) -> None:
+        while (key := self._take()) is not None:
+            delay = None
+            try:
+                self._work(key)
+            except Exception as error:  # noqa: BLE001 - a worker must outlive every bug; `failed` makes it loud
+                self._failed(key, error)
+                delay = min(FIRST_RETRY * 2 ** self._tries.get(key, 0), LAST_RETRY)
+            self._finish(key, delay)
+
+    def _finish(self, key: Key, delay: float | None) -> None:
+        with self._changed:
+            self._working.discard(key)
+            if delay is None:
+                self._tries.pop(key, None)
+            else:
+                self._tries[key] = self._tries.get(key, 0) + 1
+                self._schedule(key, time.monotonic() + delay)
+            if key in self._again:
+                self._again.discard(key)
+                self._schedule(key, time.monotonic())

@@ -1,0 +1,1 @@
+"""What allocates bytes (pools) and turns them into devices (transports)."""

@@ -1,0 +1,129 @@
+"""The contract of a backend.
+
+Every verb is idempotent and says whether it changed anything. `find` and `list` say what the kernel says, never what a
+record says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 - msgspec reads the fields' types at run time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from contextlib import AbstractContextManager
+
+    from csi_driver.deadline import Deadline
+    from csi_driver.host.block import Device, Disk
+
+
+@dataclass(frozen=True, slots=True)
+class Passport:
+    """Say what bytes are, on the bytes themselves, so that records can be rebuilt and a person can read it.
+
+    `kind` is `volume` or `snapshot`, `parent` the volume or snapshot it was made from, `made` the time it was complete
+    (RFC 3339, UTC), `format_done` the file system type of an mkfs that ended.
+    """
+
+    id: str
+    kind: str
+    name: str
+    claim: str = ""
+    parent: str = ""
+    tier: str = "standard"
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    sector_size: int = 4096
+    made: str = ""
+    format_done: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Say what stands in a pool: `size` and `allocated` in bytes; `passport` is None where it can't be read."""
+
+    id: str
+    kind: str
+    size: int
+    allocated: int
+    passport: Passport | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Say how full a pool is, in bytes: what it can hold and what is allocated."""
+
+    total: int
+    used: int
+
+
+class Pool(Protocol):
+    """Allocate bytes. Raises Foreign from every verb when the pool is not the one that its record names."""
+
+    @property
+    def identity(self) -> str:
+        """Return what tells this pool from all others, also after a reboot."""
+
+    @property
+    def sector_size(self) -> int:
+        """Return the sector size of new volumes, in bytes."""
+
+    @property
+    def clones(self) -> bool:
+        """Return whether snapshots and clones can be made."""
+
+    def open(self, identity: str) -> None:
+        """Make ready: mount, check the identity against the record's ("" claims a new pool), clean half-made temps."""
+
+    def fill(self) -> Fill:
+        """Return how full the pool is."""
+
+    def disks(self) -> tuple[Disk, ...]:
+        """Return the disks below."""
+
+    def create(self, passport: Passport, size: int) -> bool:
+        """Make a volume of zeros, durable when it returns. False: it was there already."""
+
+    def cut(self, source: str, passport: Passport, size: int, frozen: AbstractContextManager[None]) -> bool:
+        """Copy a volume or snapshot at once, without moving its bytes, and grow the copy to `size`.
+
+        The source is held still by `frozen` while it is copied and no longer; when leaving it fails, nothing is kept.
+        """
+
+    def expand(self, record_id: str, size: int) -> bool:
+        """Grow a volume's bytes; the new part is zeros. False: it was that large already."""
+
+    def delete(self, record_id: str) -> bool:
+        """Free the bytes of a volume or snapshot. False: there were none."""
+
+    def mark_formatted(self, record_id: str, fs_type: str) -> None:
+        """Write into the passport that an mkfs ended, durable when it returns."""
+
+    def never_written(self, record_id: str) -> bool:
+        """Return whether the allocator knows that not one byte of the volume was ever written."""
+
+    def find(self, record_id: str) -> Found | None:
+        """Return what stands under this id, or None when the pool surely holds nothing of it."""
+
+    def list(self) -> Iterable[Found]:
+        """Return all that stands in the pool and has our form."""
+
+
+class Transport(Protocol):
+    """Turn an id into a device of this machine."""
+
+    def attach(self, record_id: str, sector_size: int, deadline: Deadline) -> Device:
+        """Return the volume's device, attaching it when it isn't. Raises Lost when the bytes are gone."""
+
+    def attached(self, record_id: str) -> Device | None:
+        """Return the volume's device when it is attached."""
+
+    def resize(self, record_id: str, deadline: Deadline) -> None:
+        """Let the device have the size of its bytes."""
+
+    def detach(self, record_id: str, deadline: Deadline) -> bool:
+        """Let the device go. False: there was none. Raises InUse when somebody holds it."""
+
+
+class Backend(Pool, Transport, Protocol):
+    """Be both halves, as loop and lvm are."""

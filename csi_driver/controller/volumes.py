@@ -1,0 +1,189 @@
+"""Volumes: create, delete, expand, modify, list."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from csi_driver import parameters, placement
+from csi_driver.controller.lookup import find, page, source_record
+from csi_driver.controller.offers import Offers
+from csi_driver.controller.requests import DEFAULT_SIZE, SizeRange, VolumeRequest
+from csi_driver.errors import Busy, Conflict, NoSpace, OutOfRange, Unsupported
+from csi_driver.ids import is_id, new_id
+from csi_driver.records import SIZE_STEP, Offer, Pool, Volume, VolumeSpec
+from csi_driver.store.base import Stale
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from csi_driver.controller.waiting import Liveness, Waiting
+    from csi_driver.deadline import Deadline
+    from csi_driver.store.base import Store
+    from qos.tiers import Tier
+
+
+class Volumes:
+    """Serve the controller's verbs on volumes."""
+
+    def __init__(
+        self, store: Store, waiting: Waiting, liveness: Liveness, tiers: Mapping[str, Tier], scope: str
+    ) -> None:
+        self._store = store
+        self._offers = Offers(Volume, store, waiting, liveness)
+        self._tiers = tiers
+        self._scope = scope
+
+    def create(self, request: VolumeRequest, deadline: Deadline) -> Volume:
+        """Return the made volume. A repeated call finds its own; raises Conflict when it asks for something else."""
+        record_id = new_id(self._scope, Volume.KIND, request.name)
+        spec = self._wanted(request)
+        record = self._store.get(Volume, record_id)
+        if record is None:
+            first = self._pools(spec, request)[0]
+            offered = dataclasses.replace(spec, offer=Offer(1, first.spec.node, first.id))
+            try:
+                record = self._store.create(Volume(record_id, offered))
+            except Stale:
+                raise Busy(f"volume {request.name!r} is being created by another call; ask again") from None
+        else:
+            _check_same(record, spec, request)
+            record = self._elsewhere(record, spec, request)
+        return self._offers.settle(record, lambda: self._pools(spec, request), deadline)
+
+    def delete(self, volume_id: str, deadline: Deadline) -> None:
+        """Delete a volume; fine when there is none. Raises InUse while somebody uses it."""
+        if is_id(volume_id):
+            self._offers.delete(volume_id, deadline)
+
+    def expand(self, volume_id: str, size: SizeRange, deadline: Deadline) -> Volume:
+        """Grow a volume's bytes and device. Raises NoSpace when the pool can't promise the difference."""
+        while True:
+            record = self.get(volume_id)
+            old = record.spec.size
+            new = max(old, size.choose(old))
+            if size.limit and old > size.limit:
+                raise OutOfRange(
+                    f"capacity_range: volume {volume_id} has {old} bytes, more than limit_bytes {size.limit}"
+                )
+            qos = parameters.modified(self._tiers, new, record.spec.qos, {})
+            try:
+                record = self._store.put_spec(record.with_spec(size=new, qos=qos)) if new > old else record
+            except Stale:
+                continue
+            try:
+                return self._offers.follow(record, deadline)
+            except NoSpace:
+                self._shrink_wish(volume_id, new)
+                raise
+
+    def modify(self, volume_id: str, mutable: Mapping[str, str], deadline: Deadline) -> Volume:
+        """Change the keys of the I/O budget that are given, all or none, and wait until they are in force."""
+        while True:
+            record = self.get(volume_id)
+            qos = parameters.modified(self._tiers, record.spec.size, record.spec.qos, mutable)
+            try:
+                record = self._store.put_spec(record.with_spec(qos=qos))
+            except Stale:
+                continue
+            return self._offers.follow(record, deadline)
+
+    def get(self, volume_id: str) -> Volume:
+        """Return a volume that was made and isn't being deleted. Raises NotFound."""
+        return find(self._store, Volume, volume_id)
+
+    def page(self, after: str, limit: int) -> tuple[list[Volume], str]:
+        """Return up to `limit` volumes (0: all) behind the token `after`, and the next token, "" at the end."""
+        return page(self._store, Volume, after, limit)
+
+    def capacity(
+        self, given: Mapping[str, str], node: str | None, fs_type: str, *, block: bool
+    ) -> tuple[int, int, int]:
+        """Return the bytes left in all suiting pools, in the roomiest one, and the smallest size of such a volume."""
+        asked = {**given, **({"fsType": fs_type} if fs_type else {})}
+        want = parameters.wanted(self._tiers, DEFAULT_SIZE, asked, {})
+        wish = placement.Wish(pool_name=want.pool, nodes=frozenset({node}) if node is not None else frozenset())
+        left = [pool.status.left for pool in self._store.list(Pool) if not placement.suits(pool, wish)]
+        smallest = SIZE_STEP if block else parameters.SMALLEST[want.file_system.type]
+        return sum(left), max(left, default=0), smallest
+
+    def _wanted(self, request: VolumeRequest) -> VolumeSpec:
+        source = source_record(self._store, request.source) if request.source else None
+        source_size = source.status.history.size if source else 0
+        fs_type = request.fs_type or (source.status.history.format_done if source else "")
+        asked = {**request.parameters, **({"fsType": fs_type} if fs_type else {})}
+        want = parameters.wanted(self._tiers, DEFAULT_SIZE, asked, request.mutable)
+        smallest = SIZE_STEP if request.block else parameters.SMALLEST[want.file_system.type]
+        if 0 < request.size.required < source_size:
+            raise OutOfRange(
+                f"capacity_range: {request.size.required} bytes can't hold the source of {source_size} bytes"
+            )
+        size = request.size.choose(max(smallest, source_size), default=source_size or DEFAULT_SIZE)
+        return VolumeSpec(
+            name=request.name,
+            size=size,
+            sector_size=source.status.history.sector_size if source else want.sector_size,
+            source=request.source,
+            qos=parameters.modified(self._tiers, size, want.qos, {}),
+            file_system=want.file_system,
+            parameters=dict(request.parameters),
+            claim=want.claim,
+        )
+
+    def _pools(self, spec: VolumeSpec, request: VolumeRequest) -> list[Pool]:
+        pool_id = ""
+        if spec.source:
+            accepted = source_record(self._store, spec.source).status.history.accepted
+            pool_id = accepted.pool if accepted else ""
+        wish = placement.Wish(
+            size=spec.size,
+            pool_name=str(spec.parameters.get("pool", "")),
+            pool_id=pool_id,
+            nodes=request.nodes,
+            preferred=request.preferred,
+        )
+        pools = placement.order(self._store.list(Pool), wish)
+        if spec.source and not any(pool.status.clones for pool in pools):
+            raise Unsupported(f"pool {pools[0].spec.name} can't copy by reference: give it a size, or a folder on XFS")
+        return pools
+
+    def _elsewhere(self, record: Volume, spec: VolumeSpec, request: VolumeRequest) -> Volume:
+        """Move an offer that nobody accepted when the retry's topology has no longer its node."""
+        history, offer = record.status.history, record.spec.offer
+        if not request.nodes or offer is None or offer.node in request.nodes:
+            return record
+        if history.accepted and not history.gone:
+            raise Conflict(f"volume {record.spec.name!r} exists on node {offer.node}, outside the topology asked for")
+        try:
+            return record if history.gone else self._offers.reoffer(record, self._pools(spec, request))
+        except Stale:
+            raise Busy(f"volume {record.id} is being placed; ask again") from None
+
+    def _shrink_wish(self, volume_id: str, refused: int) -> None:
+        """Take an expansion back that the pool refused, so that nothing of it is done later."""
+        while (record := self._store.get(Volume, volume_id)) is not None and record.spec.size == refused:
+            old = record.status.history.size
+            if old >= refused:
+                return
+            qos = parameters.modified(self._tiers, old, record.spec.qos, {})
+            try:
+                self._store.put_spec(record.with_spec(size=old, qos=qos))
+            except Stale:
+                continue
+
+
+def _check_same(record: Volume, spec: VolumeSpec, request: VolumeRequest) -> None:
+    """Raise Conflict when a volume of this name was asked for with other words."""
+    old = record.spec
+    other = [
+        name
+        for name, same in {
+            "capacity_range": request.size.holds(old.size),
+            "parameters": old.parameters == spec.parameters,
+            "volume_content_source": old.source == spec.source,
+            "volume_capabilities": request.block or old.file_system.type == spec.file_system.type,
+        }.items()
+        if not same
+    ]
+    if other:
+        raise Conflict(f"volume {old.name!r} exists as {record.id} with other {', '.join(other)}")

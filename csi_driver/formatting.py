@@ -1,0 +1,70 @@
+"""The one place that decides on mkfs: never on what might hold data.
+
+History says `format_begun` before mkfs starts and `format_done` before NodeStage answers. Begun without done: no pod
+ever saw it, mkfs again. Neither: mkfs only when not one byte was ever written, by the allocator's own word, and the
+superblock areas are readable and zero. Done: never again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from csi_driver.errors import Foreign
+from csi_driver.records import Volume
+from csi_driver.store.base import change_status
+
+if TYPE_CHECKING:
+    from csi_driver.backends.base import Backend
+    from csi_driver.deadline import Deadline
+    from csi_driver.host.block import Device
+    from csi_driver.host.filesystem import Filesystems
+    from csi_driver.store.base import Store
+    from qos.enforce import Enforcement
+
+
+class Formatting:
+    """Format volumes that are surely empty, and check the file systems of those that aren't."""
+
+    def __init__(self, store: Store, filesystems: Filesystems, enforcement: Enforcement) -> None:
+        self._store = store
+        self._filesystems = filesystems
+        self._enforcement = enforcement
+
+    def prepare(self, record: Volume, backend: Backend, device: Device, fs_type: str, deadline: Deadline) -> None:
+        """Leave a sound file system of this type on the device. Raises Foreign rather than overwrite anything."""
+        history = record.status.history
+        prefix = self._enforcement.helper_prefix
+        if history.format_done:
+            if history.format_done != fs_type:
+                raise Foreign(
+                    f"volume {record.id} holds {history.format_done}, the capability asks for {fs_type}: "
+                    f"it is never formatted again; ask for {history.format_done}"
+                )
+            self._filesystems.check(device.path, fs_type, deadline=deadline, prefix=prefix)
+            return
+        if not history.format_begun:
+            self._check_empty(record, backend, device)
+        self._mark(record, format_begun=fs_type)
+        self._filesystems.make(
+            device.path,
+            fs_type,
+            options=record.spec.file_system.mkfs_options if fs_type == record.spec.file_system.type else (),
+            sector_size=history.sector_size,
+            deadline=deadline,
+            prefix=prefix,
+        )
+        backend.mark_formatted(record.id, fs_type)
+        self._mark(record, format_done=fs_type)
+
+    def _check_empty(self, record: Volume, backend: Backend, device: Device) -> None:
+        holds = self._filesystems.kind(device.path)
+        if holds is None and not backend.never_written(record.id):
+            holds = "data of no known form"
+        if holds is not None:
+            raise Foreign(
+                f"volume {record.id} holds {holds}, which this driver did not write: it is not formatted; "
+                "use it as a raw block volume, or make a new one"
+            )
+
+    def _mark(self, record: Volume, **marks: str) -> None:
+        change_status(self._store, Volume, record.id, lambda now: now.status.with_history(**marks), durable=True)

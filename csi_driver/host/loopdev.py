@@ -1,0 +1,255 @@
+"""Loop devices: a file becomes a block device by one ioctl, and stops being one when the kernel says so.
+
+Two facts shape this file (KERNEL.md). LOOP_CTL_GET_FREE gives the same number to everyone who asks at once, so taking
+it can fail and is tried again. LOOP_CLR_FD answers 0 while somebody, such as udev's blkid, still has the device open:
+it goes at the last close, so only sysfs says when a device is free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import struct
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from csi_driver.deadline import wait_for
+from csi_driver.errors import Busy, Foreign, InUse, NotFound, Unknown, Unready
+from csi_driver.host import block, loopinfo
+from csi_driver.host.block import Device, Inode, inode_of, loop_status
+from csi_driver.host.loopinfo import Attached
+from csi_driver.host.syscalls import (
+    LO_FLAGS_DIRECT_IO,
+    LO_FLAGS_READ_ONLY,
+    LOOP_CLR_FD,
+    LOOP_CONFIGURE,
+    LOOP_CTL_GET_FREE,
+    LOOP_SET_CAPACITY,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from csi_driver.deadline import Deadline
+from csi_driver.host.syscalls import Kernel
+
+CONTROL = Path("/dev/loop-control")
+LO_NAME_SIZE = 64
+# linux/loop.h, struct loop_config (304 bytes): fd, block_size, struct loop_info64 (232 bytes: 5 x u64, 4 x u32,
+# file name 64, crypt name 64, key 32, init 2 x u64), reserved 8 x u64.
+LOOP_CONFIG = struct.Struct("=II 40x IIII 64s 64x 32x 16x 64x")
+
+
+class LoopDevices:
+    """Attach image files to loop devices, and detach them. Safe to use from many threads."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        """Start with an empty cache: it fills from what the kernel says."""
+        self._kernel = kernel
+        self._known: dict[Inode, Device] = {}
+        self._attaching: set[Inode] = set()
+        self._lock = threading.Lock()
+
+    def attach(self, image: Path, *, sector_size: int, read_only: bool = False, deadline: Deadline) -> Device:
+        """Return the loop device of this very file, with direct I/O where its file system can (see `direct_io`).
+
+        `sector_size` is in bytes. Raises NotFound, Busy if another thread attaches the same file, InUse if it is
+        attached with another sector size or mode, Unready if the kernel refuses, Unknown at the deadline.
+        """
+        try:
+            fd = os.open(image, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_NONBLOCK)
+        except OSError as error:
+            raise NotFound(f"can't attach {image}: {error.strerror}") from error
+        try:
+            with self._only_one(image, inode_of(fd)) as inode:
+                if found := self._find(image, inode):
+                    if not loopinfo.going(found):
+                        return _same(found, image, sector_size, read_only)
+                    wait_for(
+                        f"{found.path}, which had {image}, is free", lambda: not loopinfo.has(found, inode), deadline
+                    )
+                device = self._configure(fd, image, sector_size, read_only, deadline)
+                self._known[inode] = device
+                return device
+        finally:
+            os.close(fd)
+
+    def find(self, image: Path) -> Device | None:
+        """Return the loop device of this very file, None if it has none. Looks at all devices only on a cache miss."""
+        try:
+            return self._find(image, inode_of(image))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def detach(self, what: Path | Device | Attached, deadline: Deadline) -> bool:
+        """Free the loop device of an image, and wait until sysfs shows it gone. Return whether there was one.
+
+        A bare Device must have been attached or found by this object: only then the file behind it is known to be
+        ours. Raises Foreign if it has another file by now, InUse if it is mounted or mapped until the deadline.
+        """
+        found = self._found(what)
+        if found is None:
+            return False
+        device, inode = found
+        wait_for_free = f"{device.path} is no longer mounted, mapped or opened by others"
+        try:
+            wait_for(wait_for_free, lambda: self._clear(device, inode), deadline)
+        except Unknown as error:
+            raise InUse(f"can't detach {device.path}: it is mounted or mapped{_by(device)}") from error
+        finally:
+            self._known.pop(inode, None)
+        wait_for(
+            f"{device.path} is free; a program still has it open", lambda: not loopinfo.has(device, inode), deadline
+        )
+        return True
+
+    def grow(self, device: Device) -> int:
+        """Take over the image's new length. Return the device's size in bytes. Raises NotFound, Unready."""
+        try:
+            with loopinfo.opened(device, os.O_RDONLY) as fd:
+                self._kernel.ioctl(fd, LOOP_SET_CAPACITY, path=device.path)
+        except OSError as error:
+            raise Unready(f"can't grow {device.path}: {error}") from error
+        return block.size_bytes(device.dev)
+
+    def list(self, folder: Path) -> tuple[Attached, ...]:
+        """Return the loop devices whose files are, or were until deleted, directly in a folder."""
+        inside = folder.resolve()
+        found = [loopinfo.attached(name, last_name) for name, last_name in loopinfo.bound()]
+        return tuple(one for one in found if one and one.image.parent == inside)
+
+    @staticmethod
+    def direct_io(device: Device) -> bool:
+        """Return whether the device bypasses the page cache. Raises NotFound."""
+        try:
+            return (block.sysfs(device.dev) / "loop/dio").read_text().strip() == "1"
+        except OSError as error:
+            raise NotFound(f"{device.path} has no file behind it") from error
+
+    @contextlib.contextmanager
+    def _only_one(self, image: Path, inode: Inode) -> Iterator[Inode]:
+        # Two devices on one file would each cache it: the second thread must not even look before the first is done.
+        with self._lock:
+            if inode in self._attaching:
+                raise Busy(f"another call is attaching {image}")
+            self._attaching.add(inode)
+        try:
+            yield inode
+        finally:
+            with self._lock:
+                self._attaching.discard(inode)
+
+    def _find(self, image: Path, inode: Inode) -> Device | None:
+        known = self._known.get(inode)
+        if known and loopinfo.has(known, inode):
+            return known
+        self._known.pop(inode, None)
+        for name, backing in loopinfo.bound():
+            # Stat the name first, which needs no device opened. The name may lie: deleted, renamed over, or of another
+            # mount namespace; then, or if it could be right, the device is asked.
+            at = loopinfo.inode_if_there(backing)
+            if at is None or at == inode or backing.name == image.name:
+                with contextlib.suppress(NotFound):  # removed meanwhile
+                    device = block.named(name)
+                    if loopinfo.has(device, inode):
+                        self._known[inode] = device
+                        return device
+        return None
+
+    def _found(self, what: Path | Device | Attached) -> tuple[Device, Inode] | None:
+        if isinstance(what, Attached):
+            return (what.device, what.inode) if loopinfo.has(what.device, what.inode) else None
+        if isinstance(what, Path):
+            device = self.find(what)
+            return (device, inode_of(what)) if device else None
+        for inode, device in list(self._known.items()):
+            if device == what:
+                return (device, inode) if loopinfo.has(device, inode) else None
+        if loopinfo.backing(what) is None:
+            return None
+        raise Foreign(f"not detaching {what.path}: it was not attached here; name the image behind it")
+
+    def _configure(self, fd: int, image: Path, sector_size: int, read_only: bool, deadline: Deadline) -> Device:
+        taken: list[Device] = []
+
+        def take() -> bool:
+            device = self._take_free(fd, image, sector_size, read_only)
+            taken.extend([device] if device else [])
+            return device is not None
+
+        wait_for(f"a free loop device could be taken for {image}", take, deadline)
+        return taken[0]
+
+    def _take_free(self, fd: int, image: Path, sector_size: int, read_only: bool) -> Device | None:
+        flags = LO_FLAGS_DIRECT_IO | (LO_FLAGS_READ_ONLY if read_only else 0)
+        name = os.fsencode(image)[-LO_NAME_SIZE + 1 :]
+        config = bytearray(LOOP_CONFIG.pack(fd, sector_size, 0, 0, 0, flags, name))
+        path = Path("/dev/loop?")
+        try:
+            with _control() as control:
+                path = Path(f"/dev/loop{self._kernel.ioctl(control, LOOP_CTL_GET_FREE, path=CONTROL)}")
+            device_fd = os.open(path, os.O_RDONLY if read_only else os.O_RDWR)
+        except OSError as error:
+            raise Unready(f"no loop device for {image}: {error}; is the module loop loaded?") from error
+        try:
+            self._kernel.ioctl(device_fd, LOOP_CONFIGURE, config, path=path)
+            return self._checked(device_fd, fd, image, path)
+        except OSError as error:
+            if error.errno == errno.EBUSY:  # another process or thread was quicker
+                return None
+            raise Unready(f"can't attach {image}: {error}") from error
+        finally:
+            os.close(device_fd)
+
+    def _checked(self, device_fd: int, fd: int, image: Path, path: Path) -> Device:
+        device = Device(path, block.dev_number(os.fstat(device_fd).st_rdev))
+        inode, offset, limit, _ = loop_status(device_fd)
+        size, wanted = block.size_bytes(device.dev), os.fstat(fd).st_size // block.SECTOR * block.SECTOR
+        if inode == inode_of(fd) and (offset, limit) == (0, 0) and size == wanted:
+            return device
+        self._kernel.ioctl(device_fd, LOOP_CLR_FD, path=path)
+        raise Unready(f"{path} shows {size} bytes of {inode} from {offset}, not the {wanted} bytes of {image}")
+
+    def _clear(self, device: Device, inode: Inode) -> bool:
+        try:
+            # O_EXCL fails while a mount or a mapping has the device, and so keeps LOOP_CLR_FD from marking a device in
+            # use, which would then vanish at its unmount.
+            with loopinfo.opened(device, os.O_RDONLY | os.O_EXCL) as fd:
+                if loop_status(fd)[0] != inode:
+                    raise Foreign(f"not detaching {device.path}: it has another file by now")
+                self._kernel.ioctl(fd, LOOP_CLR_FD, path=device.path)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return True
+            if error.errno == errno.EBUSY:
+                return False
+            raise Unready(f"can't detach {device.path}: {error}") from error
+        return True
+
+
+def _same(device: Device, image: Path, sector_size: int, read_only: bool) -> Device:
+    """Return the device that already has the image, if it has it in the way that is asked for."""
+    sectors, is_read_only = block.sector_size(device.dev), block.read_only(device.dev)
+    if (sectors, is_read_only) != (sector_size, read_only):
+        modes = {True: "read-only", False: "writable"}
+        raise InUse(
+            f"{image} is attached at {device.path} with sectors of {sectors} bytes, {modes[is_read_only]}; "
+            f"{sector_size} bytes, {modes[read_only]} was asked for: detach it first"
+        )
+    return device
+
+
+def _by(device: Device) -> str:
+    names = block.holders(device.dev)
+    return f" by {', '.join(names)}" if names else ""
+
+
+@contextlib.contextmanager
+def _control() -> Iterator[int]:
+    fd = os.open(CONTROL, os.O_RDWR)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

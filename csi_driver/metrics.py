@@ -1,0 +1,123 @@
+"""Prometheus metrics, and where they are served."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psutil
+import structlog
+from prometheus_client import CollectorRegistry, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from csi_driver.errors import Invalid, StorageError
+from csi_driver.records import Volume
+from csi_driver.states import STATES, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.metrics_core import Metric
+
+    from csi_driver.store.base import Store
+    from qos.enforce import Enforcement
+
+log = structlog.get_logger(__name__)
+
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """Count what the server does. One registry an object, so that tests don't meet."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._rpcs = Histogram(
+            "sluice_rpc_seconds",
+            "Seconds that a CSI call took.",
+            ("method", "code"),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._programs = Histogram(
+            "sluice_program_seconds",
+            "Seconds that a program took.",
+            ("program",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+
+    def rpc(self, rpc: str, code: str, seconds: float) -> None:
+        """Count a call that ended."""
+        self._rpcs.labels(rpc, code).observe(seconds)
+
+    def program(self, name: str, seconds: float) -> None:
+        """Count a program that ended."""
+        self._programs.labels(name).observe(seconds)
+
+    def serve(self, address: str, store: Store, enforcement: Enforcement) -> None:
+        """Serve at HOST:PORT in a thread; nowhere when the address is empty. Raises Invalid."""
+        self.registry.register(Looked(store, enforcement))
+        if not address:
+            return
+        host, _, port = address.rpartition(":")
+        if not port.isdigit():
+            raise Invalid(f"metrics: {address!r} is not HOST:PORT, such as 127.0.0.1:9809")
+        start_http_server(int(port), host or "127.0.0.1", registry=self.registry)
+
+
+class Looked(Collector):
+    """Look, at each scrape, at what is true then."""
+
+    def __init__(self, store: Store, enforcement: Enforcement) -> None:
+        self._store = store
+        self._enforcement = enforcement
+        self._process = psutil.Process()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield volumes by state, limits wanted and seen, drift, and the server's own size."""
+        yield from self._volumes()
+        yield from self._limits()
+        yield gauge(
+            "sluice_limits_repaired_total",
+            "Limits that had changed and were put right.",
+            self._enforcement.drift_repaired,
+        )
+        yield gauge("sluice_limits_failures_total", "Limits that could not be put right.", self._enforcement.failures)
+        yield gauge("sluice_resident_bytes", "Resident memory of the server.", self._process.memory_info().rss)
+        yield gauge("sluice_threads", "Threads of the server.", self._process.num_threads())
+        yield gauge("sluice_file_descriptors", "Open file descriptors of the server.", self._process.num_fds())
+
+    def _volumes(self) -> Iterator[Metric]:
+        counts = dict.fromkeys(STATES, 0)
+        try:
+            for record in self._store.list(Volume):
+                counts[state_of(record)] += 1
+        except StorageError as error:
+            log.warning("volumes are not counted", reason=str(error))
+            return
+        family = GaugeMetricFamily("sluice_volumes", "Volumes by state.", labels=("state",))
+        for state, count in counts.items():
+            family.add_metric((state,), count)
+        yield family
+
+    def _limits(self) -> Iterator[Metric]:
+        shown = {"wanted": self._enforcement.wanted(), "seen": self._enforcement.seen()}
+        family = GaugeMetricFamily(
+            "sluice_limit",
+            "Limits of staged volumes, per second: bytes for *bps, I/Os for *iops.",
+            labels=("device", "key", "side"),
+        )
+        for side, limits in shown.items():
+            for device in shown["wanted"]:
+                for key, value in limits[device].items() if device in limits else ():
+                    if value is not None:
+                        family.add_metric((str(device), key, side), value)
+        yield family
+
+
+def gauge(name: str, documentation: str, value: float) -> Metric:
+    """Return one number, as a counter when its name ends in `_total`."""
+    if name.endswith("_total"):
+        return CounterMetricFamily(name, documentation, value=value)
+    return GaugeMetricFamily(name, documentation, value=value)

@@ -1,0 +1,1 @@
+"""The node's verbs: they act at once, on this machine. Unpublish and unstage work from the kernel alone."""

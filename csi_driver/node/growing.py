@@ -1,0 +1,60 @@
+"""Grow and measure volumes where they are staged or published."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from csi_driver.errors import OutOfRange
+from csi_driver.host import block
+from csi_driver.node.uses import Stats, known_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from csi_driver.deadline import Deadline
+    from csi_driver.host.block import Device
+    from csi_driver.host.filesystem import Filesystems
+    from csi_driver.host.mounts import Mount
+    from csi_driver.locks import Locks
+    from csi_driver.node.staged import Staged
+    from qos.enforce import Enforcement
+
+
+class Growing:
+    """Answer NodeExpandVolume and NodeGetVolumeStats."""
+
+    def __init__(self, staged: Staged, filesystems: Filesystems, enforcement: Enforcement, locks: Locks) -> None:
+        self._staged = staged
+        self._filesystems = filesystems
+        self._enforcement = enforcement
+        self._locks = locks
+
+    def expand(self, volume_id: str, path: Path, required: int, deadline: Deadline) -> int:
+        """Grow the file system at a path to its device, and return the device's size in bytes.
+
+        Raises OutOfRange when that is less than `required` bytes: the device grows by ControllerExpandVolume.
+        """
+        with self._locks.hold(known_id(volume_id), "NodeExpandVolume of"):
+            device, mount = self._staged.at(volume_id, path)
+            size = block.size_bytes(device.dev)
+            if size < required:
+                raise OutOfRange(f"capacity_range: volume {volume_id} has {size} bytes, {required} are required")
+            if mount.dev == device.dev:
+                prefix = self._enforcement.helper_prefix
+                self._filesystems.grow(device, mount.fstype, mounted=path, deadline=deadline, prefix=prefix)
+            return size
+
+    def stats(self, volume_id: str, path: Path) -> Stats:
+        """Measure a volume at a path where it is staged or published. Raises NotFound."""
+        device, mount = self._staged.at(known_id(volume_id), path)
+        usage = self._filesystems.usage(path) if mount.dev == device.dev else None
+        return Stats(block.size_bytes(device.dev), usage, self._abnormal(volume_id, device, mount))
+
+    def _abnormal(self, volume_id: str, device: Device, mount: Mount) -> str:
+        """Return what is wrong with a volume in use, "" when nothing is."""
+        record = self._staged.record(volume_id)
+        if record is not None and record.status.seen.abnormal:
+            return record.status.seen.abnormal
+        if mount.dev == device.dev and "ro" in mount.super_options:
+            return f"the file system of {device.path} went read-only; the kernel log says why"
+        return ""

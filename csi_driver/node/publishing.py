@@ -1,0 +1,118 @@
+"""Publish and unpublish: show a staged volume to a pod, at the path that kubelet names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from csi_driver.errors import Conflict, InUse, Invalid, NotFound, NotStaged
+from csi_driver.host.mountinfo import real_target
+from csi_driver.node.uses import known_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from csi_driver.deadline import Deadline
+    from csi_driver.host.block import Device
+    from csi_driver.host.mounts import Mount, Mounts
+    from csi_driver.host.syscalls import Kernel
+    from csi_driver.locks import Locks
+    from csi_driver.node.staged import Staged
+    from csi_driver.node.uses import Use
+    from csi_driver.stack import Stack
+
+
+class Publishing:
+    """Bind staged volumes to target paths."""
+
+    def __init__(self, staged: Staged, stack: Stack, mounts: Mounts, kernel: Kernel, locks: Locks) -> None:
+        self._staged = staged
+        self._stack = stack
+        self._mounts = mounts
+        self._kernel = kernel
+        self._locks = locks
+
+    def publish(self, volume_id: str, staging: Path, target: Path, use: Use) -> None:
+        """Show a staged volume at one more path. Raises NotStaged, Conflict, InUse."""
+        with self._locks.hold(known_id(volume_id), "NodePublishVolume of"):
+            staging, target = real_target(staging), real_target(target)
+            device = self._device(volume_id, staging, use)
+            published = [mount for mount in self._stack.mounts(device) if mount.target != staging]
+            if at_target := next((mount for mount in published if mount.target == target), None):
+                _check_same(at_target, use, volume_id)
+                return
+            if published and not use.shared:
+                where = published[0].target
+                raise InUse(f"volume {volume_id} is published at {where}, and its access mode allows one path only")
+            self._bind(device.path if use.block else staging, target, use)
+
+    def unpublish(self, volume_id: str, target: Path, deadline: Deadline) -> None:
+        """Take a volume away from one path, and the path with it. Fine when it isn't there."""
+        with self._locks.hold(known_id(volume_id), "NodeUnpublishVolume of"):
+            mount = self._mounts.at(target)
+            if mount is not None:
+                self._check_ours(mount, volume_id)
+                self._mounts.unmount(target, deadline)
+            self._remove_target(target)
+
+    def _device(self, volume_id: str, staging: Path, use: Use) -> Device:
+        device = self._staged.device(volume_id)
+        if device is None:
+            if self._staged.record(volume_id) is None:
+                raise NotFound(f"volume_id: there is no volume {volume_id}")
+            raise NotStaged(f"volume {volume_id} is not staged on this node; stage it first")
+        if not use.block:
+            mount = self._mounts.at(staging)
+            if mount is None or mount.dev != device.dev:
+                raise NotStaged(f"staging_target_path: volume {volume_id} is not staged at {staging}")
+        return device
+
+    def _bind(self, source: Path, target: Path, use: Use) -> None:
+        made = self._make_target(target, use)
+        try:
+            self._mounts.bind(source, target, read_only=use.read_only)
+        except BaseException:
+            if made:
+                self._remove_target(target)
+            raise
+
+    def _check_ours(self, mount: Mount, volume_id: str) -> None:
+        """Raise Invalid rather than unmount what is another's."""
+        device = self._staged.device(volume_id)
+        if device is None or mount not in self._stack.mounts(device):
+            raise Invalid(f"target_path: {mount.target} shows {mount.source}, not volume {volume_id}; it is left alone")
+
+    def _make_target(self, target: Path, use: Use) -> bool:
+        """Make the file or folder to bind to; False when it was there."""
+        try:
+            mode = target.lstat().st_mode
+        except FileNotFoundError:
+            pass
+        else:
+            if stat.S_ISREG(mode) if use.block else stat.S_ISDIR(mode):
+                return False
+            raise Invalid(f"target_path: {target} is there and is not a {'file' if use.block else 'folder'}")
+        if not target.parent.is_dir():
+            raise Invalid(f"target_path: {target.parent} is not a folder; the caller must make it")
+        if use.block:
+            os.close(self._kernel.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        else:
+            self._kernel.mkdir(target)
+        return True
+
+    def _remove_target(self, target: Path) -> None:
+        """Remove the bare file or folder that a volume was shown at; never anything that holds data."""
+        with contextlib.suppress(FileNotFoundError):
+            status = target.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                self._kernel.rmdir(target)
+            elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
+                self._kernel.unlink(target)
+
+
+def _check_same(mount: Mount, use: Use, volume_id: str) -> None:
+    if ("ro" in mount.options) != use.read_only:
+        now = "read-only" if "ro" in mount.options else "writable"
+        raise Conflict(f"target_path: volume {volume_id} is published at {mount.target} already, {now}")

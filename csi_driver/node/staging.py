@@ -1,0 +1,154 @@
+"""Stage and unstage: a volume's device, file system, limits and staging mount."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import structlog
+
+from csi_driver.errors import Conflict, InUse, Invalid, StorageError, Unready
+from csi_driver.host import block
+from csi_driver.host.mountinfo import is_read_only, real_target
+from csi_driver.node.uses import Use, fs_type_for, known_id
+from qos.errors import Unenforceable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from csi_driver.backends.base import Backend
+    from csi_driver.deadline import Deadline
+    from csi_driver.formatting import Formatting
+    from csi_driver.host.block import Device
+    from csi_driver.host.filesystem import Filesystems
+    from csi_driver.host.mounts import Mounts
+    from csi_driver.host.syscalls import Kernel
+    from csi_driver.locks import Locks
+    from csi_driver.node.staged import Staged
+    from csi_driver.pools import ServedPool, ServedPools
+    from csi_driver.records import Volume
+    from csi_driver.stack import Stack
+    from qos.enforce import Enforcement
+    from qos.limits import Limits
+
+log = structlog.get_logger(__name__)
+
+
+class Staging:
+    """Bring volumes up for use, and take them down again."""
+
+    def __init__(
+        self,
+        staged: Staged,
+        pools: ServedPools,
+        stack: Stack,
+        formatting: Formatting,
+        filesystems: Filesystems,
+        mounts: Mounts,
+        kernel: Kernel,
+        enforcement: Enforcement,
+        locks: Locks,
+    ) -> None:
+        self._staged = staged
+        self._pools = pools
+        self._stack = stack
+        self._formatting = formatting
+        self._filesystems = filesystems
+        self._mounts = mounts
+        self._kernel = kernel
+        self._enforcement = enforcement
+        self._locks = locks
+
+    def stage(self, volume_id: str, staging: Path, use: Use, deadline: Deadline) -> None:
+        """Bring a volume's device up, formatted, checked, limited and mounted. Nothing is left of a failed try."""
+        with self._locks.hold(known_id(volume_id), "NodeStageVolume of"):
+            record, pool = self._staged.volume(volume_id)
+            use = dataclasses.replace(use, fs_type=fs_type_for(record, use))
+            staging = real_target(staging)
+            if not use.block and not staging.is_dir():
+                raise Invalid(f"staging_target_path: {staging} is not a folder")
+            new = self._stack.device(pool.backend, volume_id) is None
+            try:
+                limits = self._up(record, pool, staging, use, deadline)
+            except BaseException:
+                if new:
+                    self._undo(volume_id, pool.backend, staging, use, deadline)
+                raise
+            self._staged.observe(volume_id, staged=str(staging), limits=limits)
+
+    def unstage(self, volume_id: str, staging: Path, deadline: Deadline) -> None:
+        """Take a volume's mount, limits and devices away. Fine when there are none. Raises InUse."""
+        with self._locks.hold(known_id(volume_id), "NodeUnstageVolume of"):
+            for pool in self._pools:
+                device = self._stack.device(pool.backend, volume_id)
+                if device is not None:
+                    self._unmount(device, volume_id, real_target(staging), deadline)
+                    self._enforcement.lift(device.dev)
+                self._stack.down(pool.backend, volume_id, deadline)
+            self._staged.observe(volume_id, staged="", device="", limits=None)
+
+    def _up(self, record: Volume, pool: ServedPool, staging: Path, use: Use, deadline: Deadline) -> Limits | None:
+        history, file_system = record.status.history, record.spec.file_system
+        device = self._stack.up(pool.backend, record.id, history.sector_size, history.size, deadline)
+        if file_system.read_ahead_kib is not None:
+            block.set_read_ahead(self._kernel, device.dev, file_system.read_ahead_kib)
+        if use.block:
+            return self._limit(record, device)
+        if self._mounts.at(staging) is None:
+            self._formatting.prepare(record, pool.backend, device, use.fs_type, deadline)
+            limits = self._limit(record, device)
+            options = (*file_system.mount_options, *use.mount_flags, *_always(use.fs_type))
+            self._mounts.mount(device.path, staging, use.fs_type, options)
+        else:
+            limits = self._limit(record, device)
+        self._check_mounted(device, staging, use)
+        prefix = self._enforcement.helper_prefix
+        self._filesystems.grow(device, use.fs_type, mounted=staging, deadline=deadline, prefix=prefix)
+        return limits
+
+    def _limit(self, record: Volume, device: Device) -> Limits | None:
+        """Put the limits in force. Raises Unready for a tier that must not run without them."""
+        try:
+            return self._enforcement.apply(device.dev, record.spec.qos.limits)
+        except Unenforceable as error:
+            if record.spec.qos.required:
+                tier = record.spec.qos.tier
+                raise Unready(f"volume {record.id}: tier {tier} must not run without its limits: {error}") from error
+            log.warning("limits are not in force", volume=record.id, reason=str(error))
+            return None
+
+    def _check_mounted(self, device: Device, staging: Path, use: Use) -> None:
+        """Raise unless the staging path shows this device, alive, and writable if it is meant to be."""
+        mount = self._mounts.at(staging)
+        if mount is None or mount.dev != device.dev or mount.fstype != use.fs_type:
+            shows = f"{mount.source} ({mount.fstype})" if mount else "nothing"
+            raise Conflict(f"staging_target_path: {staging} shows {shows}, not {device.path} ({use.fs_type})")
+        if is_read_only(mount) and "ro" not in use.mount_flags:
+            raise Unready(f"{device.path} is read-only at {staging}: the kernel log says why; check its file system")
+        if not block.size_bytes(device.dev):
+            raise Unready(f"{device.path} is dead: it has no bytes; unstage the volume and stage it again")
+
+    def _undo(self, volume_id: str, backend: Backend, staging: Path, use: Use, deadline: Deadline) -> None:
+        """Leave nothing of a failed stage. What can't be undone is said; the caller hears of the failure itself."""
+        try:
+            device = self._stack.device(backend, volume_id)
+            if device is not None:
+                mount = None if use.block else self._mounts.at(staging)
+                if mount is not None and mount.dev == device.dev:
+                    self._mounts.unmount(staging, deadline)
+                self._enforcement.lift(device.dev)
+            self._stack.down(backend, volume_id, deadline)
+        except (StorageError, Unenforceable, OSError) as error:
+            log.warning("a failed stage is not undone", volume=volume_id, reason=str(error))
+
+    def _unmount(self, device: Device, volume_id: str, staging: Path, deadline: Deadline) -> None:
+        mounts = self._stack.mounts(device)
+        if elsewhere := [str(mount.target) for mount in mounts if mount.target != staging]:
+            raise InUse(f"volume {volume_id} is still shown at {', '.join(elsewhere)}; unpublish it first")
+        if mounts:
+            self._mounts.unmount(staging, deadline)
+
+
+def _always(fs_type: str) -> tuple[str, ...]:
+    """Return mount options that every volume needs: an XFS and its clone have the same UUID."""
+    return ("nouuid",) if fs_type == "xfs" else ()

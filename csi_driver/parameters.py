@@ -1,0 +1,159 @@
+"""Class parameters -> what a record wants. Pure; every error names the key and its value."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from csi_driver.errors import Invalid
+from csi_driver.records import FileSystem, Qos
+from qos.policy import FLOORS_AND_BURST, OVERRIDES, BadLimit, limits
+from qos.tiers import DEFAULT, Enforce, Tier
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FILE_SYSTEMS = ("ext4", "xfs")
+SECTOR_SIZES = (512, 4096)
+SMALLEST = {"ext4": 8 << 20, "xfs": 300 << 20}
+"""Bytes. mkfs.xfs refuses anything below 300 MiB; an ext4 below 8 MiB has no journal."""
+
+FOREIGN_PREFIX = "csi.storage.k8s.io/"
+"""Keys that a sidecar adds; all but the claim's name are none of our business."""
+
+QOS_KEYS = frozenset({"tier"}) | OVERRIDES | FLOORS_AND_BURST
+CREATE_KEYS = QOS_KEYS | {"pool", "fsType", "mountOptions", "mkfsOptions", "readAheadKiB", "sectorSize"}
+
+MOUNT_OPTIONS = {
+    "": {"ro", "noatime", "nodiratime", "relatime", "lazytime", "nosuid", "nodev", "noexec", "sync", "dirsync"},
+    "ext4": {
+        "discard",
+        "nodiscard",
+        "barrier=1",
+        "data=ordered",
+        "data=journal",
+        "commit=",
+        "stripe=",
+        "journal_checksum",
+    },
+    "xfs": {"discard", "nodiscard", "largeio", "swalloc", "inode64", "allocsize=", "logbufs=", "logbsize=", "nouuid"},
+}
+"""Mount options that a class or a claim may name, by file system. `key=` takes a value of letters and digits."""
+
+MKFS_OPTIONS = {
+    "ext4": ("-m", "-i", "-I", "-N", "-T", "-O", "-E"),
+    "xfs": ("-m", "-i", "-d", "-l", "-n"),
+}
+"""mkfs options that a class may name; each takes one value. Sizes of blocks and sectors are the driver's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Hold what class parameters ask for. `sector_size` 0 leaves the choice to the pool."""
+
+    qos: Qos
+    file_system: FileSystem
+    pool: str
+    sector_size: int
+    claim: str
+
+
+def qos_of(tiers: Mapping[str, Tier], size: int, asked: Mapping[str, str]) -> Qos:
+    """Return the I/O budget of a volume of `size` bytes. Raises Invalid naming the key and its value."""
+    name = asked.get("tier", DEFAULT)
+    tier = tiers.get(name)
+    if tier is None:
+        raise Invalid(f"tier: there is no tier {name!r}; there are {', '.join(sorted(tiers))}")
+    overrides = {key: value for key, value in asked.items() if key in OVERRIDES | FLOORS_AND_BURST}
+    try:
+        resolved = limits(tier, size, overrides)
+    except BadLimit as error:
+        raise Invalid(str(error)) from error
+    return Qos(name, overrides, resolved, tier.enforce is Enforce.REQUIRED)
+
+
+def wanted(tiers: Mapping[str, Tier], size: int, parameters: Mapping[str, str], mutable: Mapping[str, str]) -> Wanted:
+    """Return what CreateVolume's parameters ask for; `mutable` (a VolumeAttributesClass) wins over `parameters`."""
+    ours = {key: value for key, value in parameters.items() if not key.startswith(FOREIGN_PREFIX)}
+    _known(ours, CREATE_KEYS)
+    _known(mutable, QOS_KEYS)
+    qos = qos_of(tiers, size, {**ours, **mutable})
+    claim = "/".join(
+        filter(None, (parameters.get(f"{FOREIGN_PREFIX}pvc/{part}", "") for part in ("namespace", "name")))
+    )
+    return Wanted(qos, _file_system(tiers[qos.tier], ours), ours.get("pool", ""), _sector_size(ours), claim)
+
+
+def modified(tiers: Mapping[str, Tier], size: int, qos: Qos, mutable: Mapping[str, str]) -> Qos:
+    """Return the budget after ControllerModifyVolume: the keys given change, all others stay. Raises Invalid."""
+    _known(mutable, QOS_KEYS)
+    return qos_of(tiers, size, {"tier": qos.tier, **qos.overrides, **mutable})
+
+
+def check_mount_options(fs_type: str, options: tuple[str, ...], field: str) -> None:
+    """Raise Invalid for a mount option that isn't on the list for this file system.
+
+    It is named by its place: CSI's mount_flags may hold a secret.
+    """
+    allowed = MOUNT_OPTIONS[""] | MOUNT_OPTIONS.get(fs_type, set())
+    for place, option in enumerate(options, 1):
+        key, equals, value = option.partition("=")
+        if option not in allowed and not (equals and key + equals in allowed and value.isalnum()):
+            known = ", ".join(sorted(allowed))
+            raise Invalid(
+                f"{field}: option {place} of {len(options)} is not allowed for {fs_type}; allowed are {known}"
+            )
+
+
+def check_file_system(fs_type: str, field: str) -> None:
+    """Raise Invalid for a file system that this driver doesn't make."""
+    if fs_type not in FILE_SYSTEMS:
+        raise Invalid(f"{field}: {fs_type!r} is not a file system of this driver; there are {', '.join(FILE_SYSTEMS)}")
+
+
+def _known(given: Mapping[str, str], known: frozenset[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise Invalid(f"parameter {key[:128]!r} is not known; there are {', '.join(sorted(known))}")
+
+
+def _file_system(tier: Tier, asked: Mapping[str, str]) -> FileSystem:
+    fs_type = asked.get("fsType", tier.fs_type)
+    check_file_system(fs_type, "fsType")
+    same = fs_type == tier.fs_type
+    mount = tuple(filter(None, asked["mountOptions"].split(","))) if "mountOptions" in asked else ()
+    if "mountOptions" not in asked and same:
+        mount = tier.mount_options
+    check_mount_options(fs_type, mount, "mountOptions")
+    mkfs = _mkfs_options(fs_type, asked["mkfsOptions"]) if "mkfsOptions" in asked else tier.mkfs_options if same else ()
+    return FileSystem(fs_type, mount, mkfs, _read_ahead(tier, asked))
+
+
+def _mkfs_options(fs_type: str, text: str) -> tuple[str, ...]:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise Invalid(f"mkfsOptions: {text!r}: {error}") from error
+    allowed = MKFS_OPTIONS[fs_type]
+    if len(words) % 2 or any(word not in allowed for word in words[::2]) or any(w.startswith("-") for w in words[1::2]):
+        raise Invalid(
+            f"mkfsOptions: {text!r} must be pairs of an option and its value; allowed are {' '.join(allowed)}"
+        )
+    return tuple(words)
+
+
+def _read_ahead(tier: Tier, asked: Mapping[str, str]) -> int | None:
+    if "readAheadKiB" not in asked:
+        return tier.read_ahead_kib
+    text = asked["readAheadKiB"]
+    if not text.isascii() or not text.isdigit() or int(text) > 1 << 20:
+        raise Invalid(f"readAheadKiB: {text!r} is not a number of KiB from 0 to 1048576")
+    return int(text)
+
+
+def _sector_size(asked: Mapping[str, str]) -> int:
+    text = asked.get("sectorSize", "0")
+    if text not in {"0", *map(str, SECTOR_SIZES)}:
+        raise Invalid(f"sectorSize: {text!r} is neither 512 nor 4096 bytes")
+    return int(text)

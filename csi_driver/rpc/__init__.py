@@ -1,0 +1,1 @@
+"""The gRPC skin: nothing but this package knows gRPC and protobuf."""

@@ -1,0 +1,100 @@
+"""What stands between a pool's bytes and a staging path: the backend's device and the dm-linear on top of it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from csi_driver.errors import InUse
+from csi_driver.host.block import dev_number
+
+if TYPE_CHECKING:
+    from csi_driver.backends.base import Backend
+    from csi_driver.deadline import Deadline
+    from csi_driver.host.block import Device
+    from csi_driver.host.dm import DeviceMapper
+    from csi_driver.host.freeze import Freezer
+    from csi_driver.host.mounts import Mount, Mounts
+
+PREFIX = "sluice-"
+
+
+def dm_name(record_id: str) -> str:
+    """Return the device-mapper name of a volume."""
+    return PREFIX + record_id
+
+
+class Stack:
+    """Bring a volume's device up and down, and answer who uses it, from the kernel alone.
+
+    Where there is no device-mapper, the backend's own device is the volume's device.
+    """
+
+    def __init__(self, mapper: DeviceMapper | None, mounts: Mounts, freezer: Freezer) -> None:
+        self._mapper = mapper
+        self._mounts = mounts
+        self._freezer = freezer
+
+    def up(self, backend: Backend, record_id: str, sector_size: int, size: int, deadline: Deadline) -> Device:
+        """Return the volume's device, bringing up what isn't."""
+        below = backend.attach(record_id, sector_size, deadline)
+        if self._mapper is None:
+            return below
+        name = dm_name(record_id)
+        info = self._mapper.info(name)
+        if info is not None and info.below == below.dev and info.size_bytes != size:
+            return self._mapper.reload_linear(name, below, size)
+        return self._mapper.create_linear(name, f"SLUICE-{record_id}", below, size)
+
+    def device(self, backend: Backend, record_id: str) -> Device | None:
+        """Return the volume's device when it is up."""
+        if self._mapper is None:
+            return backend.attached(record_id)
+        info = self._mapper.info(dm_name(record_id))
+        return info.device if info else None
+
+    def resize(self, backend: Backend, record_id: str, size: int, deadline: Deadline) -> None:
+        """Let the devices that are up have the new size of the bytes below."""
+        below = backend.attached(record_id)
+        if below is None:
+            return
+        backend.resize(record_id, deadline)
+        info = self._mapper.info(dm_name(record_id)) if self._mapper else None
+        if self._mapper is not None and info is not None and info.size_bytes != size:
+            self._mapper.reload_linear(info.name, below, size)
+
+    def down(self, backend: Backend, record_id: str, deadline: Deadline) -> bool:
+        """Take the volume's devices down, also those that a cut call left. False: there were none."""
+        changed = False
+        if self._mapper is not None:
+            changed = self._mapper.remove(dm_name(record_id), deadline)
+        return backend.detach(record_id, deadline) or changed
+
+    def check_unused(self, backend: Backend, record_id: str) -> None:
+        """Raise InUse, naming the mounts or the number of openers, when somebody uses the volume."""
+        device = self.device(backend, record_id)
+        if device is None:
+            return
+        if mounts := self.mounts(device):
+            where = ", ".join(str(mount.target) for mount in mounts)
+            raise InUse(f"volume {record_id} is mounted at {where}; unpublish and unstage it first")
+        info = self._mapper.info(dm_name(record_id)) if self._mapper else None
+        if info is not None and info.open_count:
+            raise InUse(f"volume {record_id}: {device.path} is open {info.open_count} times; stop who uses it first")
+
+    def mounts(self, device: Device) -> tuple[Mount, ...]:
+        """Return where the device's file system is mounted, and where its node is shown to a pod."""
+        node = device.path.stat()
+        devtmpfs = self._mounts.of(dev_number(node.st_dev))
+        nodes = tuple(mount for mount in devtmpfs if mount.root == f"/{device.path.name}")
+        return self._mounts.of(device.dev) + nodes
+
+    def frozen(self, backend: Backend, record_id: str) -> AbstractContextManager[None]:
+        """Hold back all writes to a volume, its file system whole on the device below, while the context lasts."""
+        device = self.device(backend, record_id)
+        if device is None:
+            return nullcontext()
+        mounts = [mount for mount in self.mounts(device) if mount.dev == device.dev]
+        if not mounts and self._mapper is None:
+            return nullcontext()
+        return self._freezer.frozen(mounts[0].target if mounts else None, dm_name(record_id) if self._mapper else None)

@@ -1,0 +1,99 @@
+"""The contract of a Store. It promises what the weakest store can: a Kubernetes API server.
+
+- A swap covers one record: its spec or its status, never both, never two records.
+- `get` reads the newest version; `list` may be stale.
+- A watch may skip, repeat, reorder and break. It wakes who waits; it never informs. Who waits looks for itself, and
+  looks from time to time without being woken.
+- Removal is a mark first: a record that others may still need is seen with `deleting` set until it is removed.
+- A record is at most 256 KiB.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from csi_driver.errors import Unready
+from csi_driver.records import Record, Snapshot, Status, Volume
+
+R = TypeVar("R", bound=Record)
+A = TypeVar("A", bound=Volume | Snapshot)
+Key = tuple[str, str]
+"""Kind and id of a record."""
+Wake = Callable[[Key | None], None]
+"""Called with a key that may have changed, or None: anything may have, look again."""
+
+LARGEST = 256 * 1024
+
+
+class Stale(Exception):
+    """Say that a record changed, went or came since it was read. Read again and decide again."""
+
+
+class TooLarge(Exception):
+    """Say that a record is larger than a Store takes."""
+
+
+class StoreUnready(Unready):
+    """Say that a Store can't be reached, or that it is not known whether a write landed."""
+
+
+class Watch(Protocol):
+    """Stand for a subscription."""
+
+    def close(self) -> None:
+        """End it. No call comes after this returns."""
+
+
+class Store(Protocol):
+    """Keep records."""
+
+    def create(self, record: R) -> R:
+        """Add a record at generation 1 and return it with its version. Raises Stale when the id is taken."""
+
+    def get(self, kind: type[R], record_id: str) -> R | None:
+        """Return the newest version, or None."""
+
+    def list(self, kind: type[R], *, after: str = "", limit: int | None = None, source: str = "") -> list[R]:
+        """Return records sorted by id, beginning behind `after`; may be stale.
+
+        With `source`, only snapshots whose `spec.volume` it is.
+        """
+
+    def put_spec(self, record: R) -> R:
+        """Swap the spec, raise the generation, return the new record. Raises Stale."""
+
+    def put_status(self, record: R, *, durable: bool = True) -> R:
+        """Swap the status, return the new record. Raises Stale.
+
+        Where nothing but `seen` changed, `durable=False` saves a flush: a power cut may then lose this write.
+        """
+
+    def mark(self, record: R) -> R:
+        """Set `deleting`, which nothing takes back. Raises Stale."""
+
+    def remove(self, record: R) -> None:
+        """Forget a record. Raises Stale when it changed. A cut removal leaves it marked, or as it was."""
+
+    def watch(self, wake: Wake) -> Watch:
+        """Call `wake` quickly after a change, from any thread, the writer's own too. It must not block nor raise."""
+
+    def close(self) -> None:
+        """Let go of files and threads."""
+
+
+def change_status(store: Store, kind: type[A], record_id: str, change: Callable[[A], Status], *, durable: bool) -> A:
+    """Apply a change to the newest status until the swap succeeds, and return the record.
+
+    Only for who holds the volume's lock: then only a spec can have come between. Raises Stale when the record is gone.
+    """
+    while (record := store.get(kind, record_id)) is not None:
+        status = change(record)
+        if status == record.status:
+            return record
+        try:
+            return store.put_status(dataclasses.replace(record, status=status), durable=durable)
+        except Stale:
+            continue
+    raise Stale(f"{kind.KIND} {record_id} is gone")

@@ -1,0 +1,1 @@
+"""How much I/O, for whom. Knows nothing of CSI, of volumes or of Kubernetes."""

@@ -1,0 +1,42 @@
+"""What can go wrong on the machine, and what to do about it.
+
+Unenforceable   a limit can't be applied
+  DeviceGone    since the device has no io.max
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+OFF: Final = "or run with --qos off, which applies no limits at all"
+
+
+class Unenforceable(Exception):
+    """Say that a limit can't be applied. The message says why and what to do."""
+
+
+class DeviceGone(Unenforceable):
+    """Say that the device has no io.max: it is gone, or it is a partition."""
+
+
+def refused(what: str, error: OSError) -> Unenforceable:
+    """Return what to raise for a system call that failed while doing `what`."""
+    if error.errno in (errno.ENODEV, errno.ENXIO):
+        return DeviceGone(
+            f"{what}: {error.strerror}: no such disk, or a partition: limit the whole disk, or dm above it"
+        )
+    return Unenforceable(f"{what}: {error.strerror}: {_advice(error)}, {OFF}")
+
+
+def _advice(error: OSError) -> str:
+    """Return what to do about an error that the kernel gave."""
+    match error.errno:
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return "run as root, with the host's /sys/fs/cgroup mounted for writing and the host's cgroup namespace"
+        case errno.ENOENT | errno.EOPNOTSUPP:
+            return "the cgroup is gone, or the kernel has no such controller here"
+        case errno.EBUSY:
+            return "processes sit in this cgroup itself: name one whose processes are all in children"
+        case _:
+            return "look at the kernel's log"

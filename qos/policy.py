@@ -1,0 +1,54 @@
+"""From a tier, a volume's size and what a class overrides, to the limits of that volume. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from qos.limits import Limits
+from qos.rates import FLOORS_AND_BURST, UNITS, limit_at, parse_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qos.rates import Rate
+    from qos.tiers import Tier
+
+__all__ = ["FLOORS_AND_BURST", "OVERRIDES", "BadLimit", "check_overrides", "limits"]
+
+OVERRIDES: Final = frozenset(UNITS)
+
+
+class BadLimit(ValueError):
+    """Say that an override makes no sense. The message names the key and the value."""
+
+
+def limits(tier: Tier, size_bytes: int, overrides: Mapping[str, str]) -> Limits:
+    """Return the ceilings of a volume of so many bytes: its tier's, less those that an override replaces.
+
+    Overrides have the keys in OVERRIDES; the grammar of their values is in `qos/rates.py`. Raises BadLimit.
+    """
+    rates = {**tier.rates(), **_parse(overrides)}
+    values = {key: None if rate is None else limit_at(rate, size_bytes, UNITS[key]) for key, rate in rates.items()}
+    return Limits(rbps=values["readBPS"], wbps=values["writeBPS"], riops=values["readIOPS"], wiops=values["writeIOPS"])
+
+
+def check_overrides(overrides: Mapping[str, str]) -> None:
+    """Accept overrides that `limits` would take for every size. Raises BadLimit, naming key and value, for others."""
+    _parse(overrides)
+
+
+def _parse(overrides: Mapping[str, str]) -> dict[str, Rate | None]:
+    """Return the rule under each key."""
+    return {key: _parse_one(key, value) for key, value in overrides.items()}
+
+
+def _parse_one(key: str, value: str) -> Rate | None:
+    """Return the rule that one override says."""
+    if key in FLOORS_AND_BURST:
+        raise BadLimit(f"{key}: not supported yet (its value is {value!r}): leave it out")
+    if key not in UNITS:
+        raise BadLimit(f"{key}: unknown limit (its value is {value!r}): the limits are {', '.join(UNITS)}")
+    try:
+        return parse_rate(value, UNITS[key])
+    except ValueError as error:
+        raise BadLimit(f"{key}={value!r}: {error}") from error
