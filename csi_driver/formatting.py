@@ -42,7 +42,8 @@ class Formatting:
                 )
             self._filesystems.check(device.path, fs_type, deadline=deadline, prefix=prefix)
             return
-        if not history.format_begun:
+        blank = not history.format_begun
+        if blank:
             self._check_empty(record, backend, device)
         self._mark(record, format_begun=fs_type)
         self._filesystems.make(
@@ -50,6 +51,7 @@ class Formatting:
             fs_type,
             options=record.spec.file_system.mkfs_options if fs_type == record.spec.file_system.type else (),
             sector_size=history.sector_size,
+            blank=blank,
             deadline=deadline,
             prefix=prefix,
         )

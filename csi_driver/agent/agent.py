@@ -90,7 +90,7 @@ class Agent:
     def _fold(self) -> None:
         """Take every record of ours into its pool's ledger before the first offer is taken."""
         for kind in KINDS.values():
-            for record in self._store.list(kind):
+            for record in self._store.all(kind):
                 pool = self._pool_of(record)
                 if pool is not None:
                     settle(record, pool)

@@ -92,7 +92,11 @@ class Maker:
             raise Unready(f"{record.id} was made, but can't be read back")
         begun, done = marks
         history = dataclasses.replace(
-            record.status.history, made=found.passport.made, format_begun=begun, format_done=done
+            record.status.history,
+            made=found.passport.made,
+            format_begun=begun,
+            # Bytes that were there already, of a record that was lost, know what became of them since.
+            format_done=done or found.passport.format_done,
         )
         seen = Seen(generation=record.generation, size=found.size)
         return self._store.put_status(dataclasses.replace(record, status=Status(history, seen)))

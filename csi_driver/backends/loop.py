@@ -127,8 +127,6 @@ class LoopBackend:
         """Return the disks under the folder."""
         return disk_under(self._folder)
 
-    # bytes
-
     def create(self, passport: Passport, size: int) -> bool:
         """Make a sparse file; it and its passport are durable when this returns. False: it was there."""
         with self._made(passport) as fd:
@@ -252,7 +250,11 @@ class LoopBackend:
 
     def _check(self) -> None:
         """Raise Foreign when the folder is on another file system than when it was opened: it was unmounted."""
-        if self._folder.stat().st_dev != self._device_number:
+        try:
+            number = self._folder.stat().st_dev
+        except OSError as error:
+            raise Unready(f"pool folder {self._folder} can't be looked at: {error.strerror}") from error
+        if number != self._device_number:
             raise Foreign(f"pool folder {self._folder} is not mounted any more; nothing is touched until it is")
 
     @contextlib.contextmanager

@@ -110,6 +110,8 @@ class Volumes:
     def _wanted(self, request: VolumeRequest) -> VolumeSpec:
         source = source_record(self._store, request.source) if request.source else None
         source_size = source.status.history.size if source else 0
+        if "fsType" in request.parameters:
+            parameters.check_file_system(request.parameters["fsType"], "fsType")
         fs_type = request.fs_type or (source.status.history.format_done if source else "")
         asked = {**request.parameters, **({"fsType": fs_type} if fs_type else {})}
         want = parameters.wanted(self._tiers, DEFAULT_SIZE, asked, request.mutable)

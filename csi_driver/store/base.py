@@ -55,6 +55,9 @@ class Store(Protocol):
     def get(self, kind: type[R], record_id: str) -> R | None:
         """Return the newest version, or None."""
 
+    def all(self, kind: type[R]) -> list[R]:
+        """Return every record, none of them stale: what a ledger is folded from. Slow in a large cluster."""
+
     def list(self, kind: type[R], *, after: str = "", limit: int | None = None, source: str = "") -> list[R]:
         """Return records sorted by id, beginning behind `after`; may be stale.
 

@@ -79,6 +79,15 @@ class HostileStore:
             record: Any = self._records.get((kind.KIND, record_id))
         return codec.copy(record) if record else None
 
+    def all(self, kind: type[R]) -> list[R]:
+        """Return every record as it is now, sorted by id."""
+        self._check_open()
+        with self._lock:
+            records: list[Any] = [
+                record for (of_kind, _), record in sorted(self._records.items()) if of_kind == kind.KIND
+            ]
+        return [codec.copy(record) for record in records]
+
     def list(self, kind: type[R], *, after: str = "", limit: int | None = None, source: str = "") -> list[R]:
         """Return records sorted by id, beginning behind `after`, as they were a moment ago."""
         self._check_open()

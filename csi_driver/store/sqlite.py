@@ -77,6 +77,10 @@ class SqliteStore:
         found = self._records.decode(kind, self._read(_GET, kind.KIND, record_id))
         return found[0] if found else None
 
+    def all(self, kind: type[R]) -> list[R]:
+        """Return every record; here `list` is never stale either."""
+        return self.list(kind)
+
     def list(self, kind: type[R], *, after: str = "", limit: int | None = None, source: str = "") -> list[R]:
         """Return records sorted by id (as code points), beginning behind `after`; here never stale."""
         most = -1 if limit is None else limit

@@ -40,7 +40,7 @@ def timeline(found: Sequence[Measured], seconds: int) -> go.Figure:
         _training(figure, each, begin, seconds)
     highest = max((point.value for each in found for point in each.p99s), default=1000)
     figure.update_yaxes(type="log", tickvals=TICKS, ticktext=[f"{tick:,}" for tick in TICKS], row=1, col=1)
-    figure.update_yaxes(range=[-0.1, math.log10(max(highest, 50) * 3)], row=1, col=1)
+    figure.update_yaxes(range=[-0.1, math.log10(max(highest, 50) * 9)], row=1, col=1)
     figure.update_yaxes(range=[0, DISK_MIB * 1.25], dtick=10, row=2, col=1)
     figure.update_xaxes(title_text="seconds", dtick=10, row=2, col=1)
     return _styled(figure, 560)
@@ -159,7 +159,7 @@ def bars(found: Sequence[Measured]) -> go.Figure:
     figure.update_yaxes(
         title_text="ms (log scale)",
         type="log",
-        range=[-0.5, math.log10(highest * 1.7)],
+        range=[-0.5, math.log10(highest * 3)],
         tickvals=TICKS,
         ticktext=[f"{tick:,}" for tick in TICKS],
     )
@@ -181,8 +181,10 @@ def shares(found: Sequence[Measured]) -> go.Figure:
             hovertemplate="%{y:.0f} IOPS<extra>%{x}</extra>",
         )
     )
+    asked = f"asked for: {INFERENCE_IOPS}"
     figure.add_hline(y=INFERENCE_IOPS, line={"color": INK, "width": 1.5, "dash": "dot"})
-    figure.update_yaxes(title_text="IOPS", range=[0, INFERENCE_IOPS * 1.25])
+    figure.add_annotation(x=1, xref="paper", y=INFERENCE_IOPS * 1.17, xanchor="right", text=asked, showarrow=False)
+    figure.update_yaxes(title_text="IOPS", range=[0, INFERENCE_IOPS * 1.3])
     _styled(figure, 340)
     figure.update_layout(bargap=0.45)
     figure.update_xaxes(tickangle=0, showgrid=False)

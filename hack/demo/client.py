@@ -35,13 +35,9 @@ class Client:
     ) -> None:
         self._channel.close()
 
-    def answers(self, seconds: float) -> bool:
-        """Return whether the driver answers within so many seconds."""
-        try:
-            self._identity.Probe(csi.ProbeRequest(), timeout=seconds, wait_for_ready=True)
-        except grpc.RpcError:
-            return False
-        return True
+    def wait(self) -> None:
+        """Wait until the driver answers."""
+        self._identity.Probe(csi.ProbeRequest(), timeout=SECONDS, wait_for_ready=True)
 
     def create(self, name: str, size: int, parameters: Mapping[str, str]) -> str:
         """Create a volume and return its id."""

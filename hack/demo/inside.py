@@ -123,12 +123,17 @@ def serve() -> subprocess.Popen[bytes]:
     return subprocess.Popen([*argv, "--pool", f"name={POOL},backend=loop,path={pool}"], stdout=log, stderr=log)
 
 
-def wait(server: subprocess.Popen[bytes], client: Client) -> None:
-    """Wait until the server answers. Raises RuntimeError as soon as it has ended, or after a minute."""
+def wait(server: subprocess.Popen[bytes]) -> None:
+    """Wait until the server has its socket. Raises RuntimeError as soon as it has ended, or after a minute.
+
+    Not by asking: a gRPC client that finds no socket waits longer and longer before it looks again.
+    """
     end = time.monotonic() + READY_SECONDS
-    while not client.answers(2.0):
+    pause = threading.Event()
+    while not SOCKET.exists():
         if server.poll() is not None or time.monotonic() > end:
             raise RuntimeError(f"sluice serve does not answer; its status: {server.poll()}")
+        pause.wait(0.05)
 
 
 def main() -> int:
@@ -137,8 +142,9 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     server = serve()
     try:
+        wait(server)
         with Client(SOCKET) as client:
-            wait(server, client)
+            client.wait()
             demo = Demo(plan, out, client)
             demo.make_volumes()
             done = [demo.phase(number, phase) for number, phase in enumerate(plan["phases"], 1)]

@@ -29,7 +29,10 @@ BESIDE = (
     f"takes {TRAINING_SHARE} of it. Without limits both volumes are in the tier <code>standard</code>."
 )
 FILLED = "Files were written once before, so that no measured write allocates."
-LATENCIES = "Latencies are fio's, from submission to completion, of every single I/O."
+LATENCIES = (
+    "Latencies are fio's, from submission to completion, of every single I/O. An emulated CPU adds milliseconds of "
+    "its own, more on a busy machine: compare the phases with each other, not with your disks."
+)
 CLEARLY = 3
 """Times by which one p99 must be below another before the headline calls it protection."""
 

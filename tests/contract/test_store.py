@@ -800,3 +800,11 @@ def test_a_store_leaves_no_thread(store: Store) -> None:
     store.close()
 
     assert set(threading.enumerate()) <= before
+
+
+def test_all_is_never_stale(store: Store) -> None:
+    """What was written a moment ago is in `all`, whatever `list` shows."""
+    made = [store.create(Pool(str(uuid.uuid4()), PoolSpec(f"p{n}", "n1", "sim", "/p"))) for n in range(5)]
+    store.remove(made.pop())
+
+    assert [record.id for record in store.all(Pool)] == sorted(record.id for record in made)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BOOT_LIMIT = 300.0
 SHUTDOWN_LIMIT = 90.0
+DRAIN_SECONDS = 0.5
 STUCK = b"KVM internal error"
 CHUNK = 1 << 16
 CONSOLE_KEPT = 1 << 18
@@ -125,8 +126,9 @@ class Attendant:
         shutdown_deadline = time.monotonic() + SHUTDOWN_LIMIT
         while orderly and self._selector.get_map() and time.monotonic() < shutdown_deadline:
             self._serve(1.0)
-        # Whatever was written before the report is in the channels by now.
-        while self._serve(0):
+        # The report can overtake what was written before it: QEMU holds a buffer for each port, and passes them on in
+        # no order. A busy host was seen to lose the end of the results that way.
+        while self._serve(DRAIN_SECONDS):
             pass
         return Ending.REPORTED
 

@@ -1,0 +1,195 @@
+"""What every backend promises: one suite for all of them. `loop` runs on this machine's own kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from csi_driver.assemble import Machine
+from csi_driver.backends.base import Passport
+from csi_driver.backends.image import PoolImage
+from csi_driver.backends.loop import LoopBackend
+from csi_driver.backends.sim import SimBackend, SimPool
+from csi_driver.deadline import Deadline
+from csi_driver.errors import Foreign, Lost, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from csi_driver.backends.base import Backend
+
+MIB = 1 << 20
+
+Maker = "Callable[[], Backend]"
+
+
+@pytest.fixture(params=["sim", pytest.param("loop", marks=pytest.mark.native)])
+def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Backend]]:
+    """Give what opens the same pool again and again, as a new process would."""
+    if request.param == "sim":
+        pool = SimPool()
+        yield lambda: SimBackend(pool)
+        return
+    machine = Machine()
+    image = PoolImage(
+        tmp_path / "pool.xfs", 400 * MIB, machine.kernel, machine.loops, machine.filesystems, machine.mounts
+    )
+    folder = tmp_path / "pool"
+    yield lambda: LoopBackend(folder, machine.kernel, machine.loops, machine.filesystems, image)
+    for attached in machine.loops.list(folder / "images"):
+        machine.loops.detach(attached, Deadline(5.0))
+    image.unmount(folder)
+
+
+@pytest.fixture
+def backend(reopen: Callable[[], Backend]) -> Backend:
+    opened = reopen()
+    opened.open("")
+    return opened
+
+
+def passport(kind: str = "volume", **more: object) -> Passport:
+    return dataclasses.replace(
+        Passport(id=str(uuid.uuid4()), kind=kind, name="données", claim="ns/claim", made="2026-01-01T00:00:00+00:00"),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def soon() -> Deadline:
+    return Deadline(10.0)
+
+
+def test_a_pool_keeps_its_identity(reopen: Callable[[], Backend]) -> None:
+    """Opened again it is the same pool; under another's identity it refuses."""
+    first, again, wrong = reopen(), reopen(), reopen()
+    first.open("")
+    again.open(first.identity)
+
+    assert again.identity == first.identity != ""
+    with pytest.raises(Foreign):
+        wrong.open("00000000-0000-0000-0000-000000000000@")
+
+
+def test_nothing_is_done_before_the_pool_is_open(reopen: Callable[[], Backend]) -> None:
+    """A pool that is not open neither makes nor deletes."""
+    with pytest.raises(StorageError):
+        reopen().create(passport(), MIB)
+
+
+def test_a_volume_is_made_once_and_found_with_its_passport(backend: Backend) -> None:
+    """Create says whether it changed anything, and the bytes carry what they are."""
+    mine = passport(overrides={"readIOPS": "500"}, tier="training")
+
+    assert backend.create(mine, 8 * MIB) is True
+    assert backend.create(mine, 16 * MIB) is False
+    found = backend.find(mine.id)
+    assert found is not None
+    assert (found.kind, found.size, found.allocated, found.passport) == ("volume", 8 * MIB, 0, mine)
+    assert [each.id for each in backend.list()] == [mine.id]
+    assert backend.never_written(mine.id)
+
+
+def test_a_deleted_volume_is_gone_and_deleting_again_changes_nothing(backend: Backend) -> None:
+    """Delete says whether it changed anything."""
+    mine = passport()
+    backend.create(mine, MIB)
+
+    assert backend.delete(mine.id) is True
+    assert backend.delete(mine.id) is False
+    assert backend.find(mine.id) is None
+    assert list(backend.list()) == []
+
+
+def test_bytes_that_are_gone_are_lost_and_not_made_anew(backend: Backend) -> None:
+    """Neither attach, nor expand, nor cut makes what isn't there."""
+    gone, copy = passport(), passport()
+
+    for verb in (
+        lambda: backend.attach(gone.id, 4096, soon()),
+        lambda: backend.expand(gone.id, MIB),
+        lambda: backend.cut(gone.id, copy, MIB, contextlib.nullcontext()),
+    ):
+        with pytest.raises(Lost):
+            verb()
+    assert list(backend.list()) == []
+
+
+def test_expanding_grows_and_never_shrinks(backend: Backend) -> None:
+    """Expand says whether it changed anything."""
+    mine = passport()
+    backend.create(mine, MIB)
+
+    assert backend.expand(mine.id, 4 * MIB) is True
+    assert backend.expand(mine.id, 2 * MIB) is False
+    found = backend.find(mine.id)
+    assert found is not None
+    assert found.size == 4 * MIB
+
+
+def test_a_format_mark_outlives_the_process(backend: Backend, reopen: Callable[[], Backend]) -> None:
+    """The passport says that an mkfs ended, also to the next process."""
+    mine = passport()
+    backend.create(mine, MIB)
+    backend.mark_formatted(mine.id, "xfs")
+    again = reopen()
+    again.open(backend.identity)
+    found = again.find(mine.id)
+
+    assert found is not None
+    assert found.passport == dataclasses.replace(mine, format_done="xfs")
+
+
+def test_a_cut_is_a_copy_of_its_own(backend: Backend) -> None:
+    """A snapshot and a larger clone stand by themselves when the source is gone."""
+    mine, snapshot, clone = passport(), passport("snapshot"), passport()
+    snapshot = dataclasses.replace(snapshot, parent=mine.id)
+    backend.create(mine, 4 * MIB)
+
+    assert backend.cut(mine.id, snapshot, 4 * MIB, contextlib.nullcontext()) is True
+    assert backend.cut(mine.id, snapshot, 4 * MIB, contextlib.nullcontext()) is False
+    assert backend.cut(snapshot.id, clone, 8 * MIB, contextlib.nullcontext()) is True
+    backend.delete(mine.id)
+    sizes = {found.id: (found.kind, found.size) for found in backend.list()}
+    assert sizes == {snapshot.id: ("snapshot", 4 * MIB), clone.id: ("volume", 8 * MIB)}
+
+
+def test_nothing_is_kept_of_a_cut_whose_source_did_not_hold_still(backend: Backend) -> None:
+    """When the freeze did not last, the copy is not of one moment and goes."""
+
+    @contextlib.contextmanager
+    def thawed() -> Iterator[None]:
+        yield
+        raise StorageError("it did not last")
+
+    mine, copy = passport(), passport("snapshot")
+    backend.create(mine, MIB)
+    with pytest.raises(StorageError, match="did not last"):
+        backend.cut(mine.id, copy, MIB, thawed())
+
+    assert [found.id for found in backend.list()] == [mine.id]
+
+
+def test_attaching_twice_gives_one_device(backend: Backend) -> None:
+    """Attach and detach are idempotent, and attached says what the kernel says."""
+    mine = passport()
+    backend.create(mine, 4 * MIB)
+    device = backend.attach(mine.id, 4096, soon())
+
+    assert backend.attach(mine.id, 4096, soon()) == device == backend.attached(mine.id)
+    assert backend.detach(mine.id, soon()) is True
+    assert backend.detach(mine.id, soon()) is False
+    assert backend.attached(mine.id) is None
+
+
+def test_the_fill_is_what_the_pool_says(backend: Backend) -> None:
+    """A thin volume takes no space until it is written."""
+    before = backend.fill()
+    backend.create(passport(), 1 << 40)
+
+    assert backend.fill().total == before.total > 0
+    assert backend.fill().used - before.used < MIB

@@ -1,0 +1,77 @@
+"""The agent's queue: every key in the end, each by one worker at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+from csi_driver.agent.queue import Queue
+from csi_driver.deadline import Deadline, wait_for
+
+
+def test_a_key_is_worked_on_by_one_worker_at_a_time_and_never_forgotten() -> None:
+    """A key added while it is worked on is worked on once more."""
+    running: Counter[str] = Counter()
+    most, done = Counter[str](), Counter[str]()
+    lock = threading.Lock()
+
+    def work(key: tuple[str, str]) -> None:
+        with lock:
+            running[key[1]] += 1
+            most[key[1]] = max(most[key[1]], running[key[1]])
+        time.sleep(0.001)
+        with lock:
+            running[key[1]] -= 1
+            done[key[1]] += 1
+
+    queue = Queue(work, lambda *_: None, 4)
+    queue.start()
+    for number in range(200):
+        queue.add(("volume", str(number % 3)))
+    wait_for("the queue is idle", queue.idle, Deadline(10))
+    before = done["0"]
+    queue.add(("volume", "0"))
+    wait_for("it came again", lambda: done["0"] == before + 1, Deadline(5))
+    queue.stop()
+
+    assert set(done) == {"0", "1", "2"}
+    assert max(most.values()) == 1
+
+
+def test_what_failed_comes_again_until_it_succeeds() -> None:
+    """Each failure is told, and the key is tried later; others don't wait for it."""
+    tries: list[str] = []
+    failures: list[str] = []
+    others = threading.Event()
+
+    def work(key: tuple[str, str]) -> None:
+        if key[1] == "other":
+            others.set()
+            return
+        tries.append(key[1])
+        if len(tries) < 4:
+            raise ValueError(key[1])
+
+    queue = Queue(work, lambda _, error: failures.append(str(error)), 1)
+    queue.start()
+    queue.add(("volume", "a"))
+    queue.add(("volume", "other"))
+
+    assert others.wait(5)
+    wait_for("it succeeded", lambda: len(tries) == 4 and queue.idle(), Deadline(10))
+    queue.stop()
+    assert failures == ["a"] * 3
+
+
+def test_what_is_not_due_waits_and_is_brought_forward() -> None:
+    """A later time never delays a key that waits for an earlier one."""
+    done = threading.Event()
+    queue = Queue(lambda _: done.set(), lambda *_: None, 1)
+    queue.start()
+    queue.add(("volume", "a"), after=60.0)
+
+    assert queue.idle()
+    queue.add(("volume", "a"))
+    assert done.wait(5)
+    queue.stop()
