@@ -31,7 +31,7 @@ lint: venv
 	$(bin)/lint-imports --no-logo
 
 unit: venv
-	@echo "== unit and contract tests (about 20 s)"
+	@echo "== unit and contract tests (about 40 s)"
 	$(bin)/pytest tests/unit tests/contract
 
 test: lint packages vm csi-sanity ## every check and every test, here and in the VM: as root; 20 minutes cold, 10 warm
@@ -42,7 +42,7 @@ test-native: venv packages csi-sanity ## only the tests that need root and this 
 	$(bin)/pytest tests -m native
 
 test-vm: venv vm csi-sanity ## only the tests that run in the VM; one of them: .venv/bin/pytest tests/kernel/FILE.py -k NAME
-	$(bin)/pytest tests -m kernel
+	$(bin)/pytest tests -m "kernel or boots"
 
 vm: venv ## the test machine's image and its QEMU; does nothing while they are up to date
 	@hack/vm/build

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from csi_driver.errors import Invalid, StorageError
+from csi_driver.errors import Invalid, StorageError, Unready
 from csi_driver.records import Volume
 from csi_driver.states import STATES, state_of
 
@@ -63,7 +63,10 @@ class Metrics:
         host, _, port = address.rpartition(":")
         if not port.isdigit():
             raise Invalid(f"metrics: {address!r} is not HOST:PORT, such as 127.0.0.1:9809")
-        start_http_server(int(port), host or "127.0.0.1", registry=self.registry)
+        try:
+            start_http_server(int(port), host or "127.0.0.1", registry=self.registry)
+        except OSError as error:
+            raise Unready(f"metrics: can't listen on {address}: {error.strerror}; give another --metrics") from error
 
 
 class Looked(Collector):

@@ -36,6 +36,7 @@ class ServedPool:
         self.ledger = Ledger(spec.name, self._promisable)
         self._trouble = "not opened yet"
         self._identity = ""
+        self._disks: tuple[Disk, ...] = ()
 
     def open(self, store: Store) -> None:
         """Open the bytes under the identity that the record names; what fails is kept as the pool's trouble."""
@@ -78,6 +79,9 @@ class ServedPool:
                 )
             record = store.put_spec(dataclasses.replace(record, spec=self.spec))
         self.backend.open(record.status.identity)
+        self._disks = tuple(
+            Disk(disk.name, str(disk.dev), disk.serial, disk.model, disk.size_bytes) for disk in self.backend.disks()
+        )
         identity = self.backend.identity
         if identity != record.status.identity:
             status = dataclasses.replace(record.status, identity=identity)
@@ -89,10 +93,6 @@ class ServedPool:
             return dataclasses.replace(old, left=0, abnormal=self._trouble)
         try:
             fill = self.backend.fill()
-            disks = tuple(
-                Disk(disk.name, str(disk.dev), disk.serial, disk.model, disk.size_bytes)
-                for disk in self.backend.disks()
-            )
             left = self.ledger.left()
         except StorageError as error:
             return dataclasses.replace(old, left=0, abnormal=str(error))
@@ -103,7 +103,7 @@ class ServedPool:
             used=fill.used,
             sector_size=self.backend.sector_size,
             clones=self.backend.clones,
-            disks=disks,
+            disks=self._disks,
         )
 
     def _promisable(self) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from csi_driver.errors import InUse
 from csi_driver.host.block import dev_number
+from csi_driver.host.refusals import as_unready
 
 if TYPE_CHECKING:
     from csi_driver.backends.base import Backend
@@ -84,8 +85,9 @@ class Stack:
 
     def mounts(self, device: Device) -> tuple[Mount, ...]:
         """Return where the device's file system is mounted, and where its node is shown to a pod."""
-        node = device.path.stat()
-        devtmpfs = self._mounts.of(dev_number(node.st_dev))
+        with as_unready(str(device.path)):
+            folder = dev_number(device.path.stat().st_dev)
+        devtmpfs = self._mounts.of(folder)
         nodes = tuple(mount for mount in devtmpfs if mount.root == f"/{device.path.name}")
         return self._mounts.of(device.dev) + nodes
 

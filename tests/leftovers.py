@@ -1,4 +1,4 @@
-"""What a test could leave on the machine: loop devices, mapped devices, mounts and processes."""
+"""What a test could leave on the machine: loop devices, mapped devices, mounts, cgroups, limits and processes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 SYS = Path("/sys/block")
+ANCESTOR = Path("/sys/fs/cgroup/sluice.slice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Leftovers:
     @classmethod
     def now(cls, *words: str) -> Leftovers:
         """Look. With words, only at what has one of them in its line: other programs may use this machine too."""
-        found = {*_loops(), *_mapped(), *_mounts(), *_servers()}
+        found = {*_loops(), *_mapped(), *_mounts(), *_cgroups(), *_servers()}
         return cls(frozenset(thing for thing in found if not words or any(word in thing for word in words)))
 
     def since(self, before: Leftovers) -> list[str]:
@@ -38,6 +39,11 @@ def _mapped() -> set[str]:
 def _mounts() -> set[str]:
     lines = (line.split(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines())
     return {f"mount of {after.split()[1]} at {before.split()[4]}" for before, after in lines}
+
+
+def _cgroups() -> set[str]:
+    limits = {f"limit {line} on {ANCESTOR.name}" for line in _read(ANCESTOR / "io.max").splitlines()}
+    return limits | {f"cgroup {path.parent}" for path in ANCESTOR.glob("*/cgroup.procs")}
 
 
 def _servers() -> set[str]:

@@ -45,9 +45,11 @@ class Server:
     takes it down.
     """
 
-    def __init__(self, *flags: str, qos: str = "off", pool: str = "size=2Gi,ratio=40") -> None:
+    def __init__(
+        self, *flags: str, qos: str = "off", pool: str = "size=2Gi,ratio=40", folder: Path | None = None
+    ) -> None:
         # Not in /tmp, which may be memory.
-        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/var/tmp"))
+        self.folder = folder or Path(tempfile.mkdtemp(prefix=PREFIX, dir="/var/tmp"))
         self.socket = self.folder / "csi.sock"
         self.pool = self.folder / "pool"
         self.log = self.folder / "log"

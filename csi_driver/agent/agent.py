@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 WORKERS = 4
 BEAT_SECONDS = 10.0
+PUBLISH_SECONDS = 0.05
+"""How far apart a pool is published: what is left is a hint, and a thousand volumes a second need no thousand hints."""
 LOOK_AGAIN_SECONDS = 300.0
 """How often every record is looked at without being woken: a watch may skip, and bytes may go behind our back."""
 
@@ -149,13 +152,16 @@ class Agent:
 
     def _tick(self) -> None:
         """Publish pools soon after a change; beat, and look at everything, from time to time."""
-        looks = 0
+        looks, due = 0, time.monotonic() + self._beat_seconds
         while not self._stopped.is_set():
-            changed = self._published.wait(self._beat_seconds)
+            self._published.wait(max(0.0, due - time.monotonic()))
             self._published.clear()
             try:
                 self._pools.refresh(self._store)
-                if not changed:
+                self._stopped.wait(PUBLISH_SECONDS)
+                # By the clock, not when nothing else happened: a busy node is not away.
+                if time.monotonic() >= due:
+                    due = time.monotonic() + self._beat_seconds
                     self._beat(stopped=False)
                     looks += 1
                     if looks % self._looks == 0:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from csi_driver.backends import marker, passports
 from csi_driver.backends.base import Fill, Found, Passport
-from csi_driver.backends.refusals import as_unready
 from csi_driver.errors import Foreign, Invalid, Lost, NotFound, Unready, Unsupported
 from csi_driver.host import block
 from csi_driver.host.block import disk_under
 from csi_driver.host.facts import reflinks
+from csi_driver.host.refusals import as_unready
 from csi_driver.host.syscalls import FICLONE
 from csi_driver.ids import is_id
 
@@ -119,7 +119,8 @@ class LoopBackend:
     def fill(self) -> Fill:
         """Return how full the file system of the pool is, in bytes."""
         self._check()
-        status = os.statvfs(self._folder)
+        with as_unready(f"pool folder {self._folder}"):
+            status = os.statvfs(self._folder)
         total, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
         return Fill(total, total - free)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from csi_driver.errors import Conflict, InUse, Invalid, NotFound, NotStaged
 from csi_driver.host.mountinfo import real_target
+from csi_driver.host.refusals import as_unready
 from csi_driver.node.uses import known_id
 
 if TYPE_CHECKING:
@@ -96,15 +97,16 @@ class Publishing:
             raise Invalid(f"target_path: {target} is there and is not a {'file' if use.block else 'folder'}")
         if not target.parent.is_dir():
             raise Invalid(f"target_path: {target.parent} is not a folder; the caller must make it")
-        if use.block:
-            os.close(self._kernel.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        else:
-            self._kernel.mkdir(target)
+        with as_unready(f"target_path: {target}"):
+            if use.block:
+                os.close(self._kernel.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            else:
+                self._kernel.mkdir(target)
         return True
 
     def _remove_target(self, target: Path) -> None:
         """Remove the bare file or folder that a volume was shown at; never anything that holds data."""
-        with contextlib.suppress(FileNotFoundError):
+        with as_unready(f"target_path: {target}"), contextlib.suppress(FileNotFoundError):
             status = target.lstat()
             if stat.S_ISDIR(status.st_mode):
                 self._kernel.rmdir(target)

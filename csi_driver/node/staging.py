@@ -10,6 +10,7 @@ import structlog
 from csi_driver.errors import Conflict, InUse, Invalid, StorageError, Unready
 from csi_driver.host import block
 from csi_driver.host.mountinfo import is_read_only, real_target
+from csi_driver.host.refusals import as_unready
 from csi_driver.node.uses import Use, fs_type_for, known_id
 from qos.errors import Unenforceable
 
@@ -91,7 +92,8 @@ class Staging:
         history, file_system = record.status.history, record.spec.file_system
         device = self._stack.up(pool.backend, record.id, history.sector_size, history.size, deadline)
         if file_system.read_ahead_kib is not None:
-            block.set_read_ahead(self._kernel, device.dev, file_system.read_ahead_kib)
+            with as_unready(f"read-ahead of {device.path}"):
+                block.set_read_ahead(self._kernel, device.dev, file_system.read_ahead_kib)
         if use.block:
             return self._limit(record, device)
         if self._mounts.at(staging) is None:

@@ -159,7 +159,7 @@ def _table(found: Sequence[Measured]) -> str:
 def _honest(wanted: Plan) -> str:
     said = (
         "This run was the hard case: checkpoints through the page cache. Their write-back comes in bursts, which a "
-        "ceiling alone does not smooth."
+        "ceiling alone does not smooth. Training's rates are what fio handed to the page cache."
         if wanted.buffered
         else "Training here writes with direct I/O. Against checkpoints through the page cache a ceiling alone "
         "protects far less: try <code>sluice demo --buffered</code>."

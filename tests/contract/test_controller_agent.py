@@ -468,3 +468,15 @@ def test_a_silent_node_is_away_whatever_the_clocks_say(store: Store) -> None:
     assert store.get(Pool, world.agents["n1"].pool().id) is not None
     assert not store.list(Snapshot)
     world.close()
+
+
+def test_a_busy_node_beats(world: World) -> None:
+    """Steady work hides nobody: creates go on for longer than a silent node counts as alive."""
+    until = Deadline(1.5)
+    number = 0
+    while not until.passed():
+        volume = world.controller.volumes.create(ask(f"v{number}"), soon())
+        world.controller.volumes.delete(volume.id, soon())
+        number += 1
+
+    assert number > 0

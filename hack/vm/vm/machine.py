@@ -57,6 +57,7 @@ class Hardware:
     job_disk: Path
     data: DataDisk | None = None
     memory_mib: int = 2048
+    append: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ def command_line(emulator: Emulator, image: Image, hardware: Hardware, descripto
     ]
     argv += ["-cpu", PROCESSOR[hardware.accelerator], "-smp", str(PROCESSORS), "-m", f"{hardware.memory_mib}M"]
     argv += ["-uuid", str(uuid.uuid4()), "-nic", "none", "-device", "virtio-rng-pci"]
-    argv += ["-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", KERNEL_ARGUMENTS]
+    argv += ["-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append"]
+    argv += [f"{KERNEL_ARGUMENTS} {hardware.append}" if hardware.append else KERNEL_ARGUMENTS]
     drives = {"root": root, "job": job}
     if hardware.data is not None:
         drives["data"] = hardware.data.option()

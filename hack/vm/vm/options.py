@@ -33,6 +33,7 @@ class Options:
     expect_cut: bool
     accelerator: str | None
     console: Path | None
+    append: str | None
 
 
 def size(text: str) -> int:
@@ -89,6 +90,7 @@ def parse(argv: list[str]) -> Options:
         expect_cut=given.expect_cut,
         accelerator=given.accel,
         console=given.console,
+        append=given.append,
     )
 
 
@@ -107,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--timeout", type=float, metavar="S", help="end COMMAND after so many seconds, with status 124")
     add("--expect-cut", action="store_true", help="COMMAND is to end in a reset (echo b >/proc/sysrq-trigger)")
     add("--accel", choices=("kvm", "tcg"), help="do not choose between KVM and TCG by trying")
+    add("--append", metavar="WORDS", help="more arguments for the kernel, such as cgroup_disable=io")
     add("--console", type=_absolute, metavar="FILE", help="write the kernel's console to a file")
     return parser
 

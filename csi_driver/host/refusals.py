@@ -1,4 +1,4 @@
-"""What a backend says when the kernel refuses it."""
+"""What we say when the kernel refuses."""
 
 from __future__ import annotations
 

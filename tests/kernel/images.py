@@ -1,0 +1,62 @@
+"""Image files as their pool has them: their bytes, where these lie on the disk, and what checkers say of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.kernel.node import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PIECE = 1 << 20
+SECTORS_IN_BLOCK = 8
+
+
+class Extent(NamedTuple):
+    """Name a stretch of a disk, in sectors of 512 bytes."""
+
+    start: int
+    length: int
+
+
+def digest(image: Path) -> str:
+    """Return a digest of all that is allocated in a file, and of where it is; what is a hole counts as a hole."""
+    seen = hashlib.sha256()
+    for offset, data in _data(image):
+        seen.update(offset.to_bytes(8, "big") + data)
+    return seen.hexdigest()
+
+
+def extents(image: Path) -> list[Extent]:
+    """Return where a file lies on the device of its file system."""
+    rows = re.findall(
+        r"^\s*\d+:\s*\d+\.\.\s*\d+:\s*(\d+)\.\.\s*\d+:\s*(\d+):", run("filefrag", "-v", image), re.MULTILINE
+    )
+    return [Extent(int(start) * SECTORS_IN_BLOCK, int(length) * SECTORS_IN_BLOCK) for start, length in rows]
+
+
+def features(image: Path) -> set[str]:
+    """Return the features of an ext4, among them `needs_recovery` while its journal isn't replayed."""
+    lines = run("dumpe2fs", "-h", image).splitlines()
+    return set(next(line for line in lines if line.startswith("Filesystem features:")).split()[2:])
+
+
+def _data(image: Path) -> Iterator[tuple[int, bytes]]:
+    fd = os.open(image, os.O_RDONLY)
+    try:
+        size, end = os.fstat(fd).st_size, 0
+        while end < size:
+            try:
+                start = os.lseek(fd, end, os.SEEK_DATA)
+            except OSError:  # ENXIO: nothing but a hole is left
+                return
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+            for offset in range(start, end, PIECE):
+                yield offset, os.pread(fd, min(PIECE, end - offset), offset)
+    finally:
+        os.close(fd)

@@ -1,0 +1,196 @@
+"""Snapshots of volumes that are mounted and written to, and what happens when the server ends in the middle of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from csi_driver.deadline import Deadline, wait_for
+from tests.kernel.images import extents, features
+from tests.kernel.node import Node, run
+from tests.kernel.pod import Load, Pod
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.kernel.volume import Volume
+
+pytestmark = pytest.mark.kernel
+
+MIB = 1 << 20
+SIZES = {"ext4": 128 * MIB, "xfs": 300 * MIB}
+LET_GO_SECONDS = 15.0
+LEAST_EXTENTS = 2000
+# Files that grow and are synced, so that there always are metadata on their way to the disk.
+BUSY = Load("randwrite", "4k", 1, ("--direct=0", "--fsync=4", "--size=16m", "--nrfiles=1"))
+
+both = pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+
+
+class Diary:
+    """Write numbers to a file, each synced before the next: `synced` is the last that must never be missing."""
+
+    def __init__(self, path: Path) -> None:
+        self.synced = -1
+        self._path = path
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._write)
+
+    def _write(self) -> None:
+        with self._path.open("wb", buffering=0) as file:
+            while not self._ended.is_set():
+                file.write(f"{self.synced + 1:09}\n".encode())
+                os.fsync(file.fileno())
+                self.synced += 1
+
+    @staticmethod
+    def last(path: Path) -> int:
+        """Return the last number in a diary that has all before it."""
+        numbers = [int(line) for line in path.read_text().split()]
+        assert numbers == list(range(len(numbers)))
+        return len(numbers) - 1
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep it while the body runs."""
+        self._thread.start()
+        wait_for("the diary has begun", lambda: self.synced > 0, Deadline(30))
+        try:
+            yield
+        finally:
+            self._ended.set()
+            self._thread.join()
+
+
+@both
+def test_what_was_synced_before_a_cut_is_in_it_and_the_load_goes_on(node: Node, fs_type: str) -> None:
+    """Cut under load, restored, mounted: the diary is whole up to what was synced, and its volume saw no error."""
+    volume = node.create("data", SIZES[fs_type], fs_type=fs_type).up()
+    volume.fill(16 * MIB)
+    diary = Diary(volume.target / "diary")
+    with Pod("a") as pod, diary.kept():
+        load = pod.fio(BUSY, volume.file)
+        wait_for("there is load", lambda: diary.synced > 20, Deadline(30))
+        synced = diary.synced
+        snapshot = node.cut(volume, "cut")
+        after = diary.synced
+        wait_for("the load goes on", lambda: diary.synced > after + 3, Deadline(30))
+        load.end()
+    restored = node.create("restored", SIZES[fs_type], fs_type=fs_type, source=snapshot).up()
+
+    assert Diary.last(restored.target / "diary") >= synced
+    assert Diary.last(volume.target / "diary") == diary.synced
+
+
+def test_a_cut_of_a_mounted_ext4_needs_no_recovery(node: Node) -> None:
+    """A copy of the same moment without a freeze does: so the load was such that it would show."""
+    volume = node.create("data", SIZES["ext4"]).up()
+    volume.fill(16 * MIB)
+    bare = node.pool / "bare"
+    with Pod("a") as pod, Diary(volume.target / "diary").kept():
+        load = pod.fio(BUSY, volume.file)
+        snapshot = node.cut(volume, "cut")
+        run("cp", "--reflink=always", node.image(volume.id), bare)
+        load.end()
+    unfrozen = features(bare)
+    bare.unlink()
+
+    assert "needs_recovery" in unfrozen
+    assert "needs_recovery" not in features(node.image(snapshot.id))
+    run("e2fsck", "-fn", node.image(snapshot.id))
+
+
+def test_a_cut_of_a_mounted_xfs_needs_nothing_of_its_log(node: Node, tmp_path: Path) -> None:
+    """All is in its place: it mounts without reading its log, checks without a fault, and shows what was synced."""
+    volume = node.create("data", SIZES["xfs"], fs_type="xfs").up()
+    volume.fill(16 * MIB)
+    diary = Diary(volume.target / "diary")
+    with Pod("a") as pod, diary.kept():
+        load = pod.fio(BUSY, volume.file)
+        synced = diary.synced
+        snapshot = node.cut(volume, "cut")
+        load.end()
+    image = node.image(snapshot.id)
+    print(run("xfs_logprint", "-t", image)[-600:])  # noqa: T201
+    run("mount", "-o", "ro,norecovery,nouuid,loop", image, tmp_path)
+    try:
+        last = Diary.last(tmp_path / "diary")
+    finally:
+        run("umount", tmp_path)
+
+    assert last >= synced
+    run("xfs_repair", "-n", image)
+
+
+@pytest.fixture
+def scattered(node: Node) -> Volume:
+    """Give a published raw block volume whose image has so many extents that its cut takes a while."""
+    volume = node.create("data", 256 * MIB, block=True).up()
+    run(
+        *("fio", "--name=x", f"--filename={volume.device}", "--rw=write:4k", "--bs=4k", "--ioengine=libaio"),
+        *("--iodepth=32", "--direct=1", "--size=128m", "--io_size=64m", "--eta=never", "--output=/dev/null"),
+    )
+    assert len(extents(node.image(volume.id))) > LEAST_EXTENTS
+    return volume
+
+
+def _caught(node: Node, volume: Volume, number: signal.Signals) -> bool:
+    """Send the server a signal while it holds the volume suspended for a cut. Return whether it was still so then."""
+    suspended = Path("/sys/block") / volume.device.name / "dm/suspended"
+    end = time.monotonic() + 30
+    while suspended.read_text() != "1\n":
+        assert time.monotonic() < end, "the device was never suspended"
+    os.kill(node.pid, number)
+    return suspended.read_text() == "1\n"
+
+
+def _writes(volume: Volume) -> float:
+    """Write to the volume, past the page cache, and return the seconds that took."""
+    began = time.monotonic()
+    run("dd", "if=/dev/zero", f"of={volume.device}", "bs=4096", "count=1", "oflag=direct", "conv=nocreat")
+    return time.monotonic() - began
+
+
+def test_a_server_killed_in_the_middle_of_a_cut_leaves_nothing_frozen(node: Node, scattered: Volume) -> None:
+    """I/O goes on within 15 s without a server; the restarted one offers no half-made cut, and makes it when asked."""
+    with ThreadPoolExecutor(1) as pool:
+        cut = pool.submit(node.cut, scattered, "cut")
+        inside = _caught(node, scattered, signal.SIGKILL)
+        took = _writes(scattered)
+        suspended = scattered.suspended
+        node.stop(signal.SIGKILL)
+        with pytest.raises(grpc.RpcError):
+            cut.result()
+    images = node.images()
+    node.start()
+    made_again = node.cut(scattered, "cut")
+
+    assert inside
+    assert took < LET_GO_SECONDS
+    assert not suspended
+    assert [name for name in images if name.startswith(made_again.id)] in ([], [f"{made_again.id}.img"])
+    assert node.images() == sorted([f"{scattered.id}.img", f"{made_again.id}.img"])
+
+
+def test_a_server_that_hangs_in_the_middle_of_a_cut_loses_it(node: Node, scattered: Volume) -> None:
+    """I/O goes on within 15 s, and when the server wakes it throws away what was cut, for it isn't of one moment."""
+    with ThreadPoolExecutor(1) as pool:
+        cut = pool.submit(node.cut, scattered, "cut")
+        inside = _caught(node, scattered, signal.SIGSTOP)
+        took = _writes(scattered)
+        os.kill(node.pid, signal.SIGCONT)
+        snapshot = cut.result()
+
+    assert inside
+    assert took < LET_GO_SECONDS
+    assert "nothing cut meanwhile is good" in node.log.read_text()
+    assert node.images() == sorted([f"{scattered.id}.img", f"{snapshot.id}.img"])

@@ -1,0 +1,200 @@
+"""The mkfs rule: what may hold data is never formatted, and what no pod ever saw is."""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import psutil
+import pytest
+
+from csi_driver.deadline import Deadline, wait_for
+from tests.kernel.images import digest, extents
+from tests.kernel.node import Node, number_of, refusal, run
+from tests.leftovers import Leftovers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.kernel.volume import Volume
+
+pytestmark = pytest.mark.kernel
+
+MIB = 1 << 20
+SIZE = 16 * MIB
+SIZES = {"ext4": SIZE, "xfs": 300 * MIB}
+HELPERS = "/sys/fs/cgroup/sluice-helpers/io.max"
+
+
+def _refuses_to_format(node: Node, volume: Volume) -> str:
+    """Stage a raw block volume as a file system; return why that is refused, once it is sure that nothing changed."""
+    before, bytes_before = Leftovers.now(), digest(node.image(volume.id))
+    code, said = refusal(volume.staged_as(block=False).stage)
+
+    assert code == grpc.StatusCode.UNAVAILABLE, said
+    assert digest(node.image(volume.id)) == bytes_before
+    assert Leftovers.now().since(before) == []
+    return said
+
+
+def _written(node: Node, offset: int, data: bytes) -> Volume:
+    """Return an unstaged volume into which a pod has written, as into a raw block device."""
+    volume = node.create("data", SIZE, block=True).up()
+    with volume.file.open("r+b", buffering=0) as file:
+        file.seek(offset)
+        file.write(data)
+        os.fsync(file.fileno())
+    volume.down()
+    return volume
+
+
+@pytest.mark.parametrize("offset", [0, SIZE // 2, SIZE - 4096])
+@pytest.mark.parametrize("data", [b"\0" * 4096, b"weights " * 512], ids=["zeros", "unknown"])
+def test_what_was_ever_written_to_is_never_formatted(node: Node, offset: int, data: bytes) -> None:
+    """At the start, at the end, between them where no signature could be; and zeros are data too."""
+    volume = _written(node, offset, data)
+
+    assert "is not formatted" in _refuses_to_format(node, volume)
+    with volume.up().file.open("rb") as file:
+        file.seek(offset)
+        assert file.read(4096) == data
+
+
+@pytest.mark.parametrize(
+    ("kind", "argv", "size"),
+    [
+        ("ext4", ("mkfs.ext4", "-q"), SIZE),
+        ("xfs", ("mkfs.xfs", "-q"), 300 * MIB),
+        ("btrfs", ("mkfs.btrfs", "-q"), 128 * MIB),
+        ("swap", ("mkswap",), SIZE),
+        ("LVM", ("pvcreate", "-qq", "--devices"), SIZE),
+    ],
+)
+def test_what_somebody_else_has_formatted_is_never_formatted(
+    node: Node, kind: str, argv: tuple[str, ...], size: int
+) -> None:
+    """The refusal says what is there, and it can still be used as what it is."""
+    volume = node.create("data", size, block=True).up()
+    device = volume.device
+    run(*argv, *([device, device] if kind == "LVM" else [device]))
+    volume.down()
+
+    assert f"holds {kind}" in _refuses_to_format(node, volume)
+
+
+@pytest.fixture
+def flaky() -> Iterator[Path]:
+    """Give a device on the data disk that can be made to fail its reads."""
+    disk = os.environ["SLUICE_DISK"]
+    run("dmsetup", "create", "flaky", "--table", f"0 {_sectors(disk)} linear {disk} 0")
+    run("udevadm", "settle")
+    yield Path("/dev/mapper/flaky")
+    run("dmsetup", "remove", "--retry", "flaky")
+
+
+@pytest.mark.parametrize("formatted", [False, True])
+def test_what_can_not_be_read_is_never_formatted(flaky: Path, formatted: bool) -> None:
+    """Bad sectors where a superblock would be, or is: the stage fails, and when the disk is well again all is there."""
+    with Node(disk=str(flaky)) as node:
+        volume = node.create("data", SIZE).up() if formatted else _written(node, 0, b"weights " * 512)
+        if formatted:
+            volume.fill(4 * MIB)
+            volume.down()
+        image = node.image(volume.id)
+        before, extent = digest(image), extents(image)[0]
+        _fail_reads(extent.start, extent.length)
+        code, said = refusal(volume.staged_as(block=False).stage)
+        _load(f"0 {_sectors(os.environ['SLUICE_DISK'])} linear {os.environ['SLUICE_DISK']} 0")
+        after, done = digest(image), node.record(volume.id).status.history.format_done
+        volume.up()
+
+    assert code == grpc.StatusCode.UNAVAILABLE, said
+    assert "error" in said
+    assert after == before
+    assert done == ("ext4" if formatted else "")
+
+
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+def test_a_file_system_whose_superblock_is_gone_is_never_made_again(node: Node, fs_type: str) -> None:
+    """Even zeros from one end to the other: this volume had a file system."""
+    volume = node.create("data", SIZES[fs_type], fs_type=fs_type).up()
+    volume.down()
+    with node.image(volume.id).open("r+b") as file:
+        file.truncate(0)
+        file.truncate(SIZES[fs_type])
+
+    _refuses_to_format(node, volume)
+    assert node.record(volume.id).status.history.format_done == fs_type
+
+
+def test_a_volume_is_not_formatted_again_as_another_file_system(node: Node) -> None:
+    """The capability that a later pod asks with decides nothing."""
+    volume = node.create("data", 300 * MIB).up()
+    volume.down()
+    before = digest(node.image(volume.id))
+    volume.fs_type = "xfs"
+
+    code, said = refusal(volume.stage)
+    volume.fs_type = "ext4"
+    assert (code, "never formatted again" in said) == (grpc.StatusCode.INVALID_ARGUMENT, True), said
+    assert digest(node.image(volume.id)) == before
+    volume.up()
+
+
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+def test_an_mkfs_that_was_cut_is_done_again_but_never_beside_the_one_that_still_runs(node: Node, fs_type: str) -> None:
+    """The killed server's mkfs lives on and holds the device; a second one beside it would mix two file systems."""
+    volume = node.create("data", SIZES[fs_type], fs_type=fs_type)
+    disk = number_of(Path(os.environ["SLUICE_DISK"]))
+    with ThreadPoolExecutor(1) as pool, open(HELPERS, "w", buffering=1) as limits:  # noqa: PTH123 - a kernel file
+        limits.write(f"{disk} rbps=max wbps=max riops=2 wiops=2\n")
+        staged = pool.submit(refusal, volume.stage)
+        wait_for("mkfs runs", lambda: _mkfs(fs_type) is not None, Deadline(30))
+        orphan = _mkfs(fs_type)
+        assert orphan is not None
+        orphan.suspend()
+        node.stop(signal.SIGKILL)
+        staged.result()
+        limits.write(f"{disk} rbps=max wbps=max riops=max wiops=max\n")
+    history = node.record(volume.id).status.history
+    node.start()
+    beside, _ = refusal(volume.stage)
+    orphan.kill()
+    wait_for("the orphan is gone", lambda: not orphan.is_running(), Deadline(30))
+    volume.up().fill(4 * MIB)
+
+    assert (history.format_begun, history.format_done) == (fs_type, "")
+    assert beside == grpc.StatusCode.UNAVAILABLE
+    assert node.record(volume.id).status.history.format_done == fs_type
+    volume.down()
+    run(*(["e2fsck", "-fn"] if fs_type == "ext4" else ["xfs_repair", "-n"]), node.image(volume.id))
+
+
+def _mkfs(fs_type: str) -> psutil.Process | None:
+    running = psutil.process_iter(["name"])
+    return next((process for process in running if process.info["name"] == f"mkfs.{fs_type}"), None)
+
+
+def _sectors(disk: str) -> int:
+    return int(run("blockdev", "--getsz", disk))
+
+
+def _fail_reads(start: int, length: int) -> None:
+    """Let the flaky device fail reads of one stretch: dm-flakey, up for no second and down for an hour."""
+    disk = os.environ["SLUICE_DISK"]
+    after = start + length
+    _load(
+        f"0 {start} linear {disk} 0\n"
+        f"{start} {length} flakey {disk} {start} 0 3600 1 error_reads\n"
+        f"{after} {_sectors(disk) - after} linear {disk} {after}"
+    )
+
+
+def _load(table: str) -> None:
+    run("sh", "-c", 'printf "%s\\n" "$0" | dmsetup load flaky', table)
+    run("dmsetup", "suspend", "flaky")
+    run("dmsetup", "resume", "flaky")
