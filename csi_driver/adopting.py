@@ -189,7 +189,8 @@ def _volume(found: Found, passport: Passport, rules: Rules) -> tuple[VolumeSpec,
             )
         notes.append(f"tier {tier!r} is not known, {rules.missing_tier} is taken: check its limits")
         tier = rules.missing_tier
-    asked = {"tier": tier, **passport.overrides}
+    made_by = {key: value for key, value in passport.parameters.items() if key not in parameters.QOS_KEYS}
+    asked = {**made_by, "tier": tier, **passport.overrides}
     if passport.format_done:
         asked["fsType"] = passport.format_done
     try:
@@ -202,6 +203,7 @@ def _volume(found: Found, passport: Passport, rules: Rules) -> tuple[VolumeSpec,
         sector_size=passport.sector_size,
         qos=want.qos,
         file_system=want.file_system,
+        parameters=dict(passport.parameters),
         claim=passport.claim,
     )
     return spec, notes

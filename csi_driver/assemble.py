@@ -24,6 +24,7 @@ from csi_driver.host.mounts import Mounts
 from csi_driver.host.run import Runner
 from csi_driver.host.syscalls import Kernel
 from csi_driver.ids import new_id
+from csi_driver.limiting import Limiting
 from csi_driver.locks import Locks
 from csi_driver.node.growing import Growing
 from csi_driver.node.publishing import Publishing
@@ -116,9 +117,10 @@ class AgentSide:
         stack = Stack(mapper, machine.mounts, machine.freezer)
         locks = Locks()
         self.pools = served_pools(config, machine)
-        maker = Maker(store, stack, enforce, locks)
+        limiting = Limiting(enforce)
+        maker = Maker(store, stack, limiting, locks)
         self.agent = Agent(config.node_id, config.scope, store, self.pools, maker, locks)
-        formatting = Formatting(store, machine.filesystems, enforce)
+        formatting = Formatting(store, machine.filesystems, limiting)
         staged = Staged(store, self.pools, stack)
         self.staging = Staging(
             staged,
@@ -128,11 +130,11 @@ class AgentSide:
             machine.filesystems,
             machine.mounts,
             machine.kernel,
-            enforce,
+            limiting,
             locks,
         )
         self.publishing = Publishing(staged, stack, machine.mounts, machine.kernel, locks)
-        self.growing = Growing(staged, machine.filesystems, enforce, locks)
+        self.growing = Growing(staged, machine.filesystems, limiting, locks)
 
 
 class ControllerSide:

@@ -7,6 +7,7 @@ superblock areas are readable and zero. Done: never again.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from csi_driver.errors import Foreign
@@ -18,22 +19,22 @@ if TYPE_CHECKING:
     from csi_driver.deadline import Deadline
     from csi_driver.host.block import Device
     from csi_driver.host.filesystem import Filesystems
+    from csi_driver.limiting import Limiting
     from csi_driver.store.base import Store
-    from qos.enforce import Enforcement
 
 
 class Formatting:
     """Format volumes that are surely empty, and check the file systems of those that aren't."""
 
-    def __init__(self, store: Store, filesystems: Filesystems, enforcement: Enforcement) -> None:
+    def __init__(self, store: Store, filesystems: Filesystems, limiting: Limiting) -> None:
         self._store = store
         self._filesystems = filesystems
-        self._enforcement = enforcement
+        self._limiting = limiting
 
     def prepare(self, record: Volume, backend: Backend, device: Device, fs_type: str, deadline: Deadline) -> None:
         """Leave a sound file system of this type on the device. Raises Foreign rather than overwrite anything."""
         history = record.status.history
-        prefix = self._enforcement.helper_prefix
+        prefix = self._limiting.helper_prefix
         if history.format_done:
             if history.format_done != fs_type:
                 raise Foreign(
@@ -55,8 +56,15 @@ class Formatting:
             deadline=deadline,
             prefix=prefix,
         )
-        backend.mark_formatted(record.id, fs_type)
+        self._amend_passport(record, backend, fs_type)
         self._mark(record, format_done=fs_type)
+
+    def _amend_passport(self, record: Volume, backend: Backend, fs_type: str) -> None:
+        """Let the bytes say that an mkfs ended, so that `adopt` never has one done again."""
+        found = backend.find(record.id)
+        if found is None or found.passport is None:
+            raise Foreign(f"volume {record.id} has no passport that can be read")
+        backend.amend(record.id, dataclasses.replace(found.passport, format_done=fs_type))
 
     def _check_empty(self, record: Volume, backend: Backend, device: Device) -> None:
         holds = self._filesystems.kind(device.path)

@@ -39,6 +39,7 @@ class Stack:
     def up(self, backend: Backend, record_id: str, sector_size: int, size: int, deadline: Deadline) -> Device:
         """Return the volume's device, bringing up what isn't."""
         below = backend.attach(record_id, sector_size, deadline)
+        backend.resize(record_id, deadline)
         if self._mapper is None:
             return below
         name = dm_name(record_id)

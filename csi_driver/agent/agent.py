@@ -71,6 +71,7 @@ class Agent:
         self._watch = self._store.watch(self._wake)
         self._pools.refresh(self._store)
         self._beat(stopped=False)
+        self._recover()
         self._queue.start()
         self._look_at_all()
         self._ticker.start()
@@ -97,6 +98,18 @@ class Agent:
                 pool = self._pool_of(record)
                 if pool is not None:
                     settle(record, pool)
+
+    def _recover(self) -> None:
+        """Look at the volumes in use before the first call is served: a changed limit must be in force by then."""
+        for record in self._store.all(Volume):
+            key = (Volume.KIND, record.id)
+            if record.status.seen.device and self._pool_of(record) is not None:
+                self._to_look_at.add(key)
+                try:
+                    self._work(key)
+                except (StorageError, Stale) as error:
+                    self._failed(key, error)
+                    self._queue.add(key)
 
     def _pool_of(self, record: Volume | Snapshot) -> ServedPool | None:
         offer = record.status.history.accepted or record.spec.offer

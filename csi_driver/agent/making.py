@@ -7,19 +7,19 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from csi_driver.backends.base import Passport
+from csi_driver.backends.base import Found, Passport
 from csi_driver.deadline import Deadline
 from csi_driver.errors import Invalid, Lost, NoSpace, NotFound, OutOfRange, StorageError, Unready, Unsupported
 from csi_driver.records import Failure, History, Seen, Snapshot, Status, Volume
 from csi_driver.store.base import Stale, change_status
-from qos.errors import Unenforceable
 
 if TYPE_CHECKING:
+    from csi_driver.host.block import Device
+    from csi_driver.limiting import Limiting
     from csi_driver.locks import Locks
     from csi_driver.pools import ServedPool
     from csi_driver.stack import Stack
     from csi_driver.store.base import Store
-    from qos.enforce import Enforcement
 
 A = TypeVar("A", bound=Volume | Snapshot)
 
@@ -33,10 +33,10 @@ CUT_SECONDS = 10.0
 class Maker:
     """Take one step after another with the bytes of a record. The caller holds the record's lock."""
 
-    def __init__(self, store: Store, stack: Stack, enforcement: Enforcement, locks: Locks) -> None:
+    def __init__(self, store: Store, stack: Stack, limiting: Limiting, locks: Locks) -> None:
         self._store = store
         self._stack = stack
-        self._enforcement = enforcement
+        self._limiting = limiting
         self._locks = locks
 
     def advance(self, record: Volume | Snapshot, pool: ServedPool) -> None:
@@ -135,18 +135,29 @@ class Maker:
         size = record.status.history.size
         if found.size < size:
             pool.backend.expand(record.id, size)
-        self._stack.resize(pool.backend, record.id, size, Deadline(WORK_SECONDS))
-        device = self._stack.device(pool.backend, record.id)
+        self._amend_passport(record, found, pool)
+        device = self._device(record, pool)
         limits = None
         if device is not None:
-            try:
-                limits = self._enforcement.apply(device.dev, record.spec.qos.limits)
-            except Unenforceable as error:
-                raise Unready(f"the limits of {record.id} are not in force: {error}") from error
+            self._stack.resize(pool.backend, record.id, size, Deadline(WORK_SECONDS))
+            limits = self._limiting.apply(record, device)
         path = str(device.path) if device else ""
         self._observe(
             record, generation=record.generation, size=size, limits=limits, device=path, abnormal="", error=None
         )
+
+    def _amend_passport(self, record: Volume, found: Found, pool: ServedPool) -> None:
+        """Let the bytes say what a later class made of the volume, so that `adopt` knows."""
+        qos, passport = record.spec.qos, found.passport
+        if passport is not None and (passport.tier, passport.overrides) != (qos.tier, qos.overrides):
+            pool.backend.amend(record.id, dataclasses.replace(passport, tier=qos.tier, overrides=dict(qos.overrides)))
+
+    def _device(self, record: Volume, pool: ServedPool) -> Device | None:
+        """Return the volume's device when it is up. Who was not staged, and wants nothing new, is not looked for."""
+        seen = record.status.seen
+        if not seen.device and seen.generation >= record.generation:
+            return None
+        return self._stack.device(pool.backend, record.id)
 
     def _delete(self, record: Volume | Snapshot, pool: ServedPool) -> None:
         """Free the bytes, unless the kernel says that somebody uses them. Condemned comes first and is for good."""
@@ -164,7 +175,7 @@ class Maker:
         """Lift a volume's limits and take its devices down, in this order: a device's number is used again."""
         device = self._stack.device(pool.backend, record_id)
         if device is not None:
-            self._enforcement.lift(device.dev)
+            self._limiting.lift(device)
         self._stack.down(pool.backend, record_id, Deadline(WORK_SECONDS))
 
     def failed(self, record: Volume | Snapshot, error: StorageError) -> None:
@@ -195,6 +206,7 @@ class Maker:
             tier=volume.spec.qos.tier if volume else "",
             overrides=dict(volume.spec.qos.overrides) if volume else {},
             sector_size=record.status.history.sector_size,
+            parameters=dict(record.spec.parameters),
             made=datetime.now(UTC).isoformat(),
             format_done=formatted,
         )

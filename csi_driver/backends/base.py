@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Passport:
     """Say what bytes are, on the bytes themselves, so that records can be rebuilt and a person can read it.
 
-    `kind` is `volume` or `snapshot`, `parent` the volume or snapshot it was made from, `made` the time it was complete
-    (RFC 3339, UTC), `format_done` the file system type of an mkfs that ended.
+    `kind` is `volume` or `snapshot`, `parameters` those of the call that made it, `parent` what it was made from, `made`
+    the time it was complete (RFC 3339, UTC), `format_done` the file system of an mkfs that ended.
     """
 
     id: str
@@ -33,6 +33,7 @@ class Passport:
     parent: str = ""
     tier: str = "standard"
     overrides: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
     sector_size: int = 4096
     made: str = ""
     format_done: str = ""
@@ -96,8 +97,8 @@ class Pool(Protocol):
     def delete(self, record_id: str) -> bool:
         """Free the bytes of a volume or snapshot. False: there were none."""
 
-    def mark_formatted(self, record_id: str, fs_type: str) -> None:
-        """Write into the passport that an mkfs ended, durable when it returns."""
+    def amend(self, record_id: str, passport: Passport) -> None:
+        """Replace the passport of what is there, durable when it returns. Raises Lost."""
 
     def never_written(self, record_id: str) -> bool:
         """Return whether the allocator knows that not one byte of the volume was ever written."""

@@ -8,7 +8,6 @@ POOL/new/ID.img       being made; what is found there at start was never whole, 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import os
 from typing import TYPE_CHECKING
@@ -177,15 +176,12 @@ class LoopBackend:
                 self._kernel.fsync_dir(self._images)
         return changed
 
-    def mark_formatted(self, record_id: str, fs_type: str) -> None:
-        """Write the file system type into the passport, durable when this returns."""
+    def amend(self, record_id: str, passport: Passport) -> None:
+        """Replace the passport, durable when this returns."""
         fd = self._open_image(record_id, os.O_RDWR)
         try:
-            passport = passports.read(fd)
-            if passport is None:
-                raise Foreign(f"the image of {record_id} has no passport that can be read")
             with as_unready(f"passport of {record_id}"):
-                passports.write(self._kernel, fd, dataclasses.replace(passport, format_done=fs_type))
+                passports.write(self._kernel, fd, passport)
                 self._kernel.fsync(fd, path=record_id)
         finally:
             os.close(fd)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import uuid
 from dataclasses import dataclass, field
@@ -122,11 +121,10 @@ class SimBackend:
         with self._pool.lock:
             return self._pool.images.pop(record_id, None) is not None
 
-    def mark_formatted(self, record_id: str, fs_type: str) -> None:
-        """Write into the passport that an mkfs ended."""
+    def amend(self, record_id: str, passport: Passport) -> None:
+        """Replace the passport."""
         with self._pool.lock:
-            image = self._image(record_id)
-            image.passport = dataclasses.replace(image.passport, format_done=fs_type)
+            self._image(record_id).passport = passport
 
     def never_written(self, record_id: str) -> bool:
         """Return whether nothing was ever written."""

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from csi_driver.host.block import Device
     from csi_driver.host.filesystem import Filesystems
     from csi_driver.host.mounts import Mount
+    from csi_driver.limiting import Limiting
     from csi_driver.locks import Locks
     from csi_driver.node.staged import Staged
-    from qos.enforce import Enforcement
 
 
 class Growing:
     """Answer NodeExpandVolume and NodeGetVolumeStats."""
 
-    def __init__(self, staged: Staged, filesystems: Filesystems, enforcement: Enforcement, locks: Locks) -> None:
+    def __init__(self, staged: Staged, filesystems: Filesystems, limiting: Limiting, locks: Locks) -> None:
         self._staged = staged
         self._filesystems = filesystems
-        self._enforcement = enforcement
+        self._limiting = limiting
         self._locks = locks
 
     def expand(self, volume_id: str, path: Path, required: int, deadline: Deadline) -> int:
@@ -40,7 +40,7 @@ class Growing:
             if size < required:
                 raise OutOfRange(f"capacity_range: volume {volume_id} has {size} bytes, {required} are required")
             if mount.dev == device.dev:
-                prefix = self._enforcement.helper_prefix
+                prefix = self._limiting.helper_prefix
                 self._filesystems.grow(device, mount.fstype, mounted=path, deadline=deadline, prefix=prefix)
             return size
 

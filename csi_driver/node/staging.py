@@ -12,7 +12,6 @@ from csi_driver.host import block
 from csi_driver.host.mountinfo import is_read_only, real_target
 from csi_driver.host.refusals import as_unready
 from csi_driver.node.uses import Use, fs_type_for, known_id
-from qos.errors import Unenforceable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
     from csi_driver.host.filesystem import Filesystems
     from csi_driver.host.mounts import Mounts
     from csi_driver.host.syscalls import Kernel
+    from csi_driver.limiting import Limiting
     from csi_driver.locks import Locks
     from csi_driver.node.staged import Staged
     from csi_driver.pools import ServedPool, ServedPools
     from csi_driver.records import Volume
     from csi_driver.stack import Stack
-    from qos.enforce import Enforcement
     from qos.limits import Limits
 
 log = structlog.get_logger(__name__)
@@ -47,7 +46,7 @@ class Staging:
         filesystems: Filesystems,
         mounts: Mounts,
         kernel: Kernel,
-        enforcement: Enforcement,
+        limiting: Limiting,
         locks: Locks,
     ) -> None:
         self._staged = staged
@@ -57,7 +56,7 @@ class Staging:
         self._filesystems = filesystems
         self._mounts = mounts
         self._kernel = kernel
-        self._enforcement = enforcement
+        self._limiting = limiting
         self._locks = locks
 
     def stage(self, volume_id: str, staging: Path, use: Use, deadline: Deadline) -> None:
@@ -70,12 +69,12 @@ class Staging:
                 raise Invalid(f"staging_target_path: {staging} is not a folder")
             new = self._stack.device(pool.backend, volume_id) is None
             try:
-                limits = self._up(record, pool, staging, use, deadline)
+                device, limits = self._up(record, pool, staging, use, deadline)
             except BaseException:
                 if new:
                     self._undo(volume_id, pool.backend, staging, use, deadline)
                 raise
-            self._staged.observe(volume_id, staged=str(staging), limits=limits)
+            self._staged.observe(volume_id, staged=str(staging), device=str(device.path), limits=limits)
 
     def unstage(self, volume_id: str, staging: Path, deadline: Deadline) -> None:
         """Take a volume's mount, limits and devices away. Fine when there are none. Raises InUse."""
@@ -84,40 +83,31 @@ class Staging:
                 device = self._stack.device(pool.backend, volume_id)
                 if device is not None:
                     self._unmount(device, volume_id, real_target(staging), deadline)
-                    self._enforcement.lift(device.dev)
+                    self._limiting.lift(device)
                 self._stack.down(pool.backend, volume_id, deadline)
             self._staged.observe(volume_id, staged="", device="", limits=None)
 
-    def _up(self, record: Volume, pool: ServedPool, staging: Path, use: Use, deadline: Deadline) -> Limits | None:
+    def _up(
+        self, record: Volume, pool: ServedPool, staging: Path, use: Use, deadline: Deadline
+    ) -> tuple[Device, Limits | None]:
         history, file_system = record.status.history, record.spec.file_system
         device = self._stack.up(pool.backend, record.id, history.sector_size, history.size, deadline)
         if file_system.read_ahead_kib is not None:
             with as_unready(f"read-ahead of {device.path}"):
                 block.set_read_ahead(self._kernel, device.dev, file_system.read_ahead_kib)
         if use.block:
-            return self._limit(record, device)
+            return device, self._limiting.apply(record, device)
         if self._mounts.at(staging) is None:
             self._formatting.prepare(record, pool.backend, device, use.fs_type, deadline)
-            limits = self._limit(record, device)
+            limits = self._limiting.apply(record, device)
             options = (*file_system.mount_options, *use.mount_flags, *_always(use.fs_type))
             self._mounts.mount(device.path, staging, use.fs_type, options)
         else:
-            limits = self._limit(record, device)
+            limits = self._limiting.apply(record, device)
         self._check_mounted(device, staging, use)
-        prefix = self._enforcement.helper_prefix
+        prefix = self._limiting.helper_prefix
         self._filesystems.grow(device, use.fs_type, mounted=staging, deadline=deadline, prefix=prefix)
-        return limits
-
-    def _limit(self, record: Volume, device: Device) -> Limits | None:
-        """Put the limits in force. Raises Unready for a tier that must not run without them."""
-        try:
-            return self._enforcement.apply(device.dev, record.spec.qos.limits)
-        except Unenforceable as error:
-            if record.spec.qos.required:
-                tier = record.spec.qos.tier
-                raise Unready(f"volume {record.id}: tier {tier} must not run without its limits: {error}") from error
-            log.warning("limits are not in force", volume=record.id, reason=str(error))
-            return None
+        return device, limits
 
     def _check_mounted(self, device: Device, staging: Path, use: Use) -> None:
         """Raise unless the staging path shows this device, alive, and writable if it is meant to be."""
@@ -138,9 +128,9 @@ class Staging:
                 mount = None if use.block else self._mounts.at(staging)
                 if mount is not None and mount.dev == device.dev:
                     self._mounts.unmount(staging, deadline)
-                self._enforcement.lift(device.dev)
+                self._limiting.lift(device)
             self._stack.down(backend, volume_id, deadline)
-        except (StorageError, Unenforceable, OSError) as error:
+        except (StorageError, OSError) as error:
             log.warning("a failed stage is not undone", volume=volume_id, reason=str(error))
 
     def _unmount(self, device: Device, volume_id: str, staging: Path, deadline: Deadline) -> None:

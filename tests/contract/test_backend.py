@@ -131,17 +131,19 @@ def test_expanding_grows_and_never_shrinks(backend: Backend) -> None:
     assert found.size == 4 * MIB
 
 
-def test_a_format_mark_outlives_the_process(backend: Backend, reopen: Callable[[], Backend]) -> None:
-    """The passport says that an mkfs ended, also to the next process."""
+def test_an_amended_passport_outlives_the_process(backend: Backend, reopen: Callable[[], Backend]) -> None:
+    """The bytes say that an mkfs ended, also to the next process; what isn't there can't be amended."""
     mine = passport()
     backend.create(mine, MIB)
-    backend.mark_formatted(mine.id, "xfs")
+    backend.amend(mine.id, dataclasses.replace(mine, format_done="xfs"))
     again = reopen()
     again.open(backend.identity)
     found = again.find(mine.id)
 
     assert found is not None
     assert found.passport == dataclasses.replace(mine, format_done="xfs")
+    with pytest.raises(Lost):
+        again.amend(passport().id, mine)
 
 
 def test_a_cut_is_a_copy_of_its_own(backend: Backend) -> None:

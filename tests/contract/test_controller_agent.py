@@ -480,3 +480,13 @@ def test_a_busy_node_beats(world: World) -> None:
         number += 1
 
     assert number > 0
+
+
+def test_the_passport_follows_a_modification(world: World) -> None:
+    """The bytes say which tier and limits a volume has now, so that adopt gives it those back."""
+    volume = world.controller.volumes.create(ask("a", parameters={"tier": "training"}), soon())
+    world.controller.volumes.modify(volume.id, {"tier": "inference", "readIOPS": "800"}, soon())
+
+    image = next(disk.images[volume.id] for disk in world.disks.values() if volume.id in disk.images)
+    assert (image.passport.tier, image.passport.overrides) == ("inference", {"readIOPS": "800"})
+    assert image.passport.parameters == {"tier": "training"}

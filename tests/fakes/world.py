@@ -18,6 +18,7 @@ from csi_driver.host.freeze import DeadMan, Freezer
 from csi_driver.host.mounts import Mounts
 from csi_driver.host.syscalls import Kernel
 from csi_driver.ids import new_id
+from csi_driver.limiting import Limiting
 from csi_driver.locks import Locks
 from csi_driver.pools import ServedPool, ServedPools
 from csi_driver.records import Pool, PoolSpec
@@ -63,7 +64,7 @@ def agent_side(store: Store, node: str, backend: Backend, *, ratio: float = 1.0)
     record_id = pool_id(node)
     served = ServedPool(record_id, PoolSpec("fast", node, "sim", f"/{node}", 0, ratio), backend)
     pools = ServedPools({record_id: served})
-    maker = Maker(store, stack, Off(), locks)
+    maker = Maker(store, stack, Limiting(Off()), locks)
     agent = Agent(node, SCOPE, store, pools, maker, locks, beat_seconds=0.05, look_again_seconds=0.1)
     agent.start()
     return AgentSide(agent, pools, locks)

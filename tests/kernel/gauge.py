@@ -27,6 +27,7 @@ SPAN_SECONDS = 10.0
 MOST_SPANS = 6
 EDGE_SECONDS = 5.0
 EDGE_PAUSE = 0.001
+EDGE_PRECISION = 0.015
 # With less of the processors' time left over, or a sleep that overran so long, the load may have been what was slow.
 LEAST_IDLE = 0.2
 LATEST_SECONDS = 0.05
@@ -86,14 +87,17 @@ def settle() -> None:
 
 
 def _edge(dev: DevNo, key: str, above: Path) -> tuple[int, float]:
-    """Return the counter right after it rose, and when that was."""
-    began, before = time.monotonic(), count(dev, key, above)
+    """Return the counter right after it rose, and when that was; not when this process slept over that moment."""
+    began = asked = time.monotonic()
+    before = count(dev, key, above)
     while True:
-        now = count(dev, key, above)
-        if now != before:
-            return now, time.monotonic()
-        assert time.monotonic() - began < EDGE_SECONDS, f"no {key} on {dev} for {EDGE_SECONDS} s"
         time.sleep(EDGE_PAUSE)
+        since, asked = asked, time.monotonic()
+        now, told = count(dev, key, above), time.monotonic()
+        if now != before and (told - since < EDGE_PRECISION or told - began > EDGE_SECONDS):
+            return now, told
+        assert told - began < 2 * EDGE_SECONDS, f"no {key} on {dev} for seconds"
+        before = now
 
 
 def _sleep(seconds: float) -> float:

@@ -56,7 +56,15 @@ def newest(store: Store) -> dict[str, Volume | Snapshot]:
 
 def test_a_volume_gets_the_record_that_it_had() -> None:
     """Everything that a passport and a file tell is in the record, so that `serve` takes the volume as made."""
-    mine = passport(claim="ml/ckpt", tier="training", overrides={"writeBPS": "9Mi"}, sector_size=512, format_done="xfs")
+    asked = {"tier": "standard", "pool": "fast", "readAheadKiB": "64"}
+    mine = passport(
+        claim="ml/ckpt",
+        tier="training",
+        overrides={"writeBPS": "9Mi"},
+        parameters=asked,
+        sector_size=512,
+        format_done="xfs",
+    )
 
     record = only(adopting.plan([shelf(found(mine))], {}, RULES)).record
 
@@ -66,6 +74,8 @@ def test_a_volume_gets_the_record_that_it_had() -> None:
     assert (history.made, history.size, history.sector_size) == (MADE, SIZE, 512)
     assert (history.format_done, spec.file_system.type) == ("xfs", "xfs")
     assert (spec.name, spec.claim, spec.size) == ("pvc-a", "ml/ckpt", SIZE)
+    assert spec.parameters == asked, "or a repeated CreateVolume would be a conflict"
+    assert spec.file_system.read_ahead_kib == 64
     assert spec.qos.limits.wbps == 9 << 20
     assert spec.qos.limits.rbps == 100 << 20
     assert spec.qos.required

@@ -1,0 +1,51 @@
+"""Put a volume's limits in force and take them off: what it means when the kernel refuses is decided here alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from csi_driver.errors import Unready
+from qos.errors import Unenforceable
+
+if TYPE_CHECKING:
+    from csi_driver.host.block import Device
+    from csi_driver.records import Volume
+    from qos.enforce import Enforcement
+    from qos.limits import Limits
+
+log = structlog.get_logger(__name__)
+
+
+class Limiting:
+    """Stand between records and the enforcement of limits."""
+
+    def __init__(self, enforcement: Enforcement) -> None:
+        self._enforcement = enforcement
+
+    @property
+    def helper_prefix(self) -> tuple[str, ...]:
+        """Return the words to put before the argv of mkfs, fsck and growfs."""
+        return self._enforcement.helper_prefix
+
+    def apply(self, record: Volume, device: Device) -> Limits | None:
+        """Limit a volume's device and return what the kernel shows, None where it refuses a tier that may go without.
+
+        Raises Unready for a tier that must not run without its limits.
+        """
+        try:
+            return self._enforcement.apply(device.dev, record.spec.qos.limits)
+        except Unenforceable as error:
+            if record.spec.qos.required:
+                tier = record.spec.qos.tier
+                raise Unready(f"volume {record.id}: tier {tier} must not run without its limits: {error}") from error
+            log.warning("limits are not in force", volume=record.id, reason=str(error))
+            return None
+
+    def lift(self, device: Device) -> None:
+        """Take the limits off a device that is about to go; its line goes with it, so a refusal is only said."""
+        try:
+            self._enforcement.lift(device.dev)
+        except Unenforceable as error:
+            log.warning("limits are not lifted", device=str(device.path), reason=str(error))
