@@ -15,7 +15,7 @@ from csi_driver.records import Volume
 from csi_driver.states import STATES, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from prometheus_client.metrics_core import Metric
 
@@ -55,18 +55,28 @@ class Metrics:
         """Count a program that ended."""
         self._programs.labels(name).observe(seconds)
 
-    def serve(self, address: str, store: Store, enforcement: Enforcement) -> None:
-        """Serve at HOST:PORT in a thread; nowhere when the address is empty. Raises Invalid."""
+    def serve(self, address: str, store: Store, enforcement: Enforcement) -> Callable[[], None]:
+        """Serve at HOST:PORT in a thread, nowhere when the address is empty; return how to end it.
+
+        Raises Invalid for what is no address, Unready when it is taken.
+        """
         self.registry.register(Looked(store, enforcement))
         if not address:
-            return
+            return lambda: None
         host, _, port = address.rpartition(":")
         if not port.isdigit():
             raise Invalid(f"metrics: {address!r} is not HOST:PORT, such as 127.0.0.1:9809")
         try:
-            start_http_server(int(port), host or "127.0.0.1", registry=self.registry)
+            server, thread = start_http_server(int(port), host or "127.0.0.1", registry=self.registry)
         except OSError as error:
             raise Unready(f"metrics: can't listen on {address}: {error.strerror}; give another --metrics") from error
+
+        def end() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return end
 
 
 class Looked(Collector):

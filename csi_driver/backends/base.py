@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Passport:
     """Say what bytes are, on the bytes themselves, so that records can be rebuilt and a person can read it.
 
-    `kind` is `volume` or `snapshot`, `parameters` those of the call that made it, `parent` what it was made from, `made`
+    `kind` is `volume` or `snapshot`, `parameters` are those of the call that made it, `parent` its source, `made`
     the time it was complete (RFC 3339, UTC), `format_done` the file system of an mkfs that ended.
     """
 
