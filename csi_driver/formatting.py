@@ -1,8 +1,8 @@
 """The one place that decides on mkfs: never on what might hold data.
 
 History says `format_begun` before mkfs starts and `format_done` before NodeStage answers. Begun without done: no pod
-ever saw it, mkfs again. Neither: mkfs only when not one byte was ever written, by the allocator's own word, and the
-superblock areas are readable and zero. Done: never again.
+ever saw it, mkfs again, unless it was handed out as a block device since. Neither: mkfs only when not one byte was ever
+written, by the allocator's own word, and the superblock areas are readable and zero. Done: never again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Formatting:
                 )
             self._filesystems.check(device.path, fs_type, deadline=deadline, prefix=prefix)
             return
-        blank = not history.format_begun
+        blank = history.raw or not history.format_begun
         if blank:
             self._check_empty(record, backend, device)
         self._mark(record, format_begun=fs_type)
@@ -58,6 +58,11 @@ class Formatting:
         )
         self._amend_passport(record, backend, fs_type)
         self._mark(record, format_done=fs_type)
+
+    def hand_out_raw(self, record: Volume) -> None:
+        """Note, before a pod gets the bare device, that from now on its bytes are the pod's."""
+        if not record.status.history.raw:
+            change_status(self._store, Volume, record.id, lambda now: now.status.with_history(raw=True), durable=True)
 
     def _amend_passport(self, record: Volume, backend: Backend, fs_type: str) -> None:
         """Let the bytes say that an mkfs ended, so that `adopt` never has one done again."""

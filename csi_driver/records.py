@@ -80,6 +80,7 @@ class History:
     condemned    deletion has begun; when it ends, the record goes
     format_begun the file system type of an mkfs that was started
     format_done  the file system type of an mkfs that ended; the volume is never formatted again
+    raw          handed out as a block device: what stands there may be a pod's, whatever mkfs had begun
     """
 
     accepted: Offer | None = None
@@ -91,6 +92,7 @@ class History:
     condemned: bool = False
     format_begun: str = ""
     format_done: str = ""
+    raw: bool = False
 
     def falls_back_from(self, older: History) -> bool:
         """Return whether an entry of the older history is missing or another here. It must never be true.
@@ -101,7 +103,7 @@ class History:
         return kept or self.size < older.size or bool(older.format_begun and not self.format_begun)
 
 
-_KEPT = ("accepted", "sector_size", "made", "gone", "condemned", "format_done")
+_KEPT = ("accepted", "sector_size", "made", "gone", "condemned", "format_done", "raw")
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ class Maker:
                 if pool.backend.find(source_id) is None:
                     raise Lost(f"{kind.KIND} {source_id} is LOST: its bytes are not in pool {pool.spec.name}")
                 pool.backend.cut(source_id, passport, size, self._stack.frozen(pool.backend, source_id))
-            return past.format_begun, past.format_done
+            return "" if past.raw else past.format_begun, past.format_done
 
     def _conform(self, record: Volume, pool: ServedPool) -> None:
         """Look at a made volume, and grow and limit it as the record wants."""

@@ -37,18 +37,13 @@ class Volumes:
     def create(self, request: VolumeRequest, deadline: Deadline) -> Volume:
         """Return the made volume. A repeated call finds its own; raises Conflict when it asks for something else."""
         record_id = new_id(self._scope, Volume.KIND, request.name)
-        spec = self._wanted(request)
         record = self._store.get(Volume, record_id)
         if record is None:
-            first = self._pools(spec, request)[0]
-            offered = dataclasses.replace(spec, offer=Offer(1, first.spec.node, first.id))
-            try:
-                record = self._store.create(Volume(record_id, offered))
-            except Stale:
-                raise Busy(f"volume {request.name!r} is being created by another call; ask again") from None
+            record = self._offer(record_id, request)
         else:
-            _check_same(record, spec, request)
-            record = self._elsewhere(record, spec, request)
+            _check_same(record, request)
+            record = self._elsewhere(record, request)
+        spec = record.spec
         return self._offers.settle(record, lambda: self._pools(spec, request), deadline)
 
     def delete(self, volume_id: str, deadline: Deadline) -> None:
@@ -107,6 +102,15 @@ class Volumes:
         smallest = SIZE_STEP if block else parameters.SMALLEST[want.file_system.type]
         return sum(left), max(left, default=0), smallest
 
+    def _offer(self, record_id: str, request: VolumeRequest) -> Volume:
+        spec = self._wanted(request)
+        first = self._pools(spec, request)[0]
+        offered = dataclasses.replace(spec, offer=Offer(1, first.spec.node, first.id))
+        try:
+            return self._store.create(Volume(record_id, offered))
+        except Stale:
+            raise Busy(f"volume {request.name!r} is being created by another call; ask again") from None
+
     def _wanted(self, request: VolumeRequest) -> VolumeSpec:
         source = source_record(self._store, request.source) if request.source else None
         source_size = source.status.history.size if source else 0
@@ -149,7 +153,7 @@ class Volumes:
             raise Unsupported(f"pool {pools[0].spec.name} can't copy by reference: give it a size, or a folder on XFS")
         return pools
 
-    def _elsewhere(self, record: Volume, spec: VolumeSpec, request: VolumeRequest) -> Volume:
+    def _elsewhere(self, record: Volume, request: VolumeRequest) -> Volume:
         """Move an offer that nobody accepted when the retry's topology has no longer its node."""
         history, offer = record.status.history, record.spec.offer
         if not request.nodes or offer is None or offer.node in request.nodes:
@@ -157,7 +161,7 @@ class Volumes:
         if history.accepted and not history.gone:
             raise Conflict(f"volume {record.spec.name!r} exists on node {offer.node}, outside the topology asked for")
         try:
-            return record if history.gone else self._offers.reoffer(record, self._pools(spec, request))
+            return record if history.gone else self._offers.reoffer(record, self._pools(record.spec, request))
         except Stale:
             raise Busy(f"volume {record.id} is being placed; ask again") from None
 
@@ -174,16 +178,16 @@ class Volumes:
                 continue
 
 
-def _check_same(record: Volume, spec: VolumeSpec, request: VolumeRequest) -> None:
-    """Raise Conflict when a volume of this name was asked for with other words."""
+def _check_same(record: Volume, request: VolumeRequest) -> None:
+    """Raise Conflict when a volume of this name was asked for with other words. Its source may be gone since."""
     old = record.spec
     other = [
         name
         for name, same in {
             "capacity_range": request.size.holds(old.size),
-            "parameters": old.parameters == spec.parameters,
-            "volume_content_source": old.source == spec.source,
-            "volume_capabilities": request.block or old.file_system.type == spec.file_system.type,
+            "parameters": old.parameters == request.parameters,
+            "volume_content_source": old.source == request.source,
+            "volume_capabilities": request.block or request.fs_type in {"", old.file_system.type},
         }.items()
         if not same
     ]

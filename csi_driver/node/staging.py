@@ -96,9 +96,11 @@ class Staging:
             with as_unready(f"read-ahead of {device.path}"):
                 block.set_read_ahead(self._kernel, device.dev, file_system.read_ahead_kib)
         if use.block:
+            self._formatting.hand_out_raw(record)
             return device, self._limiting.apply(record, device)
         if self._mounts.at(staging) is None:
-            self._formatting.prepare(record, pool.backend, device, use.fs_type, deadline)
+            if not self._stack.mounts(device):  # else it is in use: somebody unmounted the staging path behind our back
+                self._formatting.prepare(record, pool.backend, device, use.fs_type, deadline)
             limits = self._limiting.apply(record, device)
             options = (*file_system.mount_options, *use.mount_flags, *_always(use.fs_type))
             self._mounts.mount(device.path, staging, use.fs_type, options)

@@ -332,6 +332,9 @@ def test_a_snapshot_lives_on_without_its_volume(world: World) -> None:
     assert backend.read(restored.id) == {0: b"before"}
     assert restored.status.seen.size == 2 * GIB
     assert world.controller.snapshots.create("s", volume.id, {}, soon()).id == snapshot.id
+    world.controller.snapshots.delete(snapshot.id, soon())
+    again = dataclasses.replace(ask("b", 2 * GIB), source=Source("snapshot", snapshot.id))
+    assert world.controller.volumes.create(again, soon()).id == restored.id, "a retry needs no source"
 
 
 def test_a_copy_smaller_than_its_source_is_out_of_range(world: World) -> None:
