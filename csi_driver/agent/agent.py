@@ -131,11 +131,10 @@ class Agent:
 
     def _work(self, key: Key) -> None:
         kind, record_id = KINDS[key[0]], key[1]
-        looked_at = key not in self._to_look_at
-        if looked_at and (record := self._store.get(kind, record_id)) is not None and followed(record):
+        if key not in self._to_look_at and (seen := self._store.get(kind, record_id)) is not None and followed(seen):
             return
-        self._to_look_at.discard(key)
         with self._locks.hold(record_id, "the agent's work on", background=True):
+            self._to_look_at.discard(key)
             record = self._store.get(kind, record_id)
             if record is None:
                 for served in self._pools:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 FIRST_RETRY = 0.02
 LAST_RETRY = 30.0
+LONGEST_HOLD = 1.0
+"""How long, at most, a key that failed waits though it is added: noting a failure in a record adds its own key."""
 
 
 class Queue:
@@ -29,6 +31,7 @@ class Queue:
         self._working: set[Key] = set()
         self._again: set[Key] = set()
         self._tries: dict[Key, int] = {}
+        self._not_before: dict[Key, float] = {}
         self._stopped = False
         self._threads = [threading.Thread(target=self._run, name=f"agent-{n}", daemon=True) for n in range(workers)]
 
@@ -60,6 +63,7 @@ class Queue:
             return not self._working and (not self._due or self._due[0][0] > time.monotonic())
 
     def _schedule(self, key: Key, at: float) -> None:
+        at = max(at, self._not_before.get(key, 0.0))
         if at < self._waiting.get(key, float("inf")):
             self._waiting[key] = at
             heapq.heappush(self._due, (at, key))
@@ -97,8 +101,10 @@ class Queue:
             self._working.discard(key)
             if delay is None:
                 self._tries.pop(key, None)
+                self._not_before.pop(key, None)
             else:
                 self._tries[key] = self._tries.get(key, 0) + 1
+                self._not_before[key] = time.monotonic() + min(delay, LONGEST_HOLD)
                 self._schedule(key, time.monotonic() + delay)
             if key in self._again:
                 self._again.discard(key)

@@ -83,6 +83,15 @@ class LoopDevices:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def orphan(self, image: Path) -> Attached | None:
+        """Return the loop device that still has a file which had this name and was removed, None if there is none."""
+        for name, last_name in loopinfo.bound():
+            if last_name.name == image.name + loopinfo.DELETED:
+                found = loopinfo.attached(name, last_name)
+                if found is not None and found.deleted and found.image.parent == image.parent.resolve():
+                    return found
+        return None
+
     def detach(self, what: Path | Device | Attached, deadline: Deadline) -> bool:
         """Free the loop device of an image, and wait until sysfs shows it gone. Return whether there was one.
 

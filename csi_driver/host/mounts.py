@@ -216,6 +216,8 @@ def _refused(what: str, error: OSError) -> NotFound | InUse | Unready:
     reasons = {
         errno.ENODEV: "the kernel doesn't know this file system; try modprobe",
         errno.EINVAL: "an option or the superblock makes no sense to the kernel; its log has the reason",
+        errno.EACCES: "the device is read-only, or a folder on the way is closed",
+        errno.EROFS: "the device is read-only",
         errno.EUCLEAN: "the file system is damaged and needs a check",
     }
     return Unready(f"{what}: {reasons.get(error.errno or 0, error.strerror)}")

@@ -42,7 +42,9 @@ class Staged:
             raise NotFound(f"volume_id: volume {volume_id} is on node {where}, in a pool that this one doesn't serve")
         pool.check()
         if pool.backend.find(volume_id) is None:
-            raise Lost(f"volume {volume_id} is LOST: its bytes are not in pool {pool.spec.name} any more")
+            lost = f"LOST: its bytes are not in pool {pool.spec.name} any more; restore the file, or delete the volume"
+            self.observe(volume_id, abnormal=lost)
+            raise Lost(f"volume {volume_id} is {lost}")
         return record, pool
 
     def record(self, volume_id: str) -> Volume | None:

@@ -74,7 +74,7 @@ class Staging:
                 if new:
                     self._undo(volume_id, pool.backend, staging, use, deadline)
                 raise
-            self._staged.observe(volume_id, staged=str(staging), device=str(device.path), limits=limits)
+            self._staged.observe(volume_id, staged=str(staging), device=str(device.path), limits=limits, abnormal="")
 
     def unstage(self, volume_id: str, staging: Path, deadline: Deadline) -> None:
         """Take a volume's mount, limits and devices away. Fine when there are none. Raises InUse."""

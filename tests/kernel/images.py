@@ -25,10 +25,11 @@ class Extent(NamedTuple):
 
 
 def digest(image: Path) -> str:
-    """Return a digest of all that is allocated in a file, and of where it is; what is a hole counts as a hole."""
+    """Return a digest of a file's bytes. Holes are skipped, and pieces of zeros count as if they were holes."""
     seen = hashlib.sha256()
     for offset, data in _data(image):
-        seen.update(offset.to_bytes(8, "big") + data)
+        if any(data):
+            seen.update(offset.to_bytes(8, "big") + data)
     return seen.hexdigest()
 
 
@@ -47,16 +48,16 @@ def features(image: Path) -> set[str]:
 
 
 def _data(image: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield all pieces in which something may be."""
     fd = os.open(image, os.O_RDONLY)
     try:
-        size, end = os.fstat(fd).st_size, 0
-        while end < size:
+        offset = 0
+        while True:
             try:
-                start = os.lseek(fd, end, os.SEEK_DATA)
+                offset = os.lseek(fd, offset, os.SEEK_DATA) // PIECE * PIECE
             except OSError:  # ENXIO: nothing but a hole is left
                 return
-            end = os.lseek(fd, start, os.SEEK_HOLE)
-            for offset in range(start, end, PIECE):
-                yield offset, os.pread(fd, min(PIECE, end - offset), offset)
+            yield offset, os.pread(fd, PIECE, offset)
+            offset += PIECE
     finally:
         os.close(fd)

@@ -15,9 +15,10 @@ import grpc
 import pytest
 
 from csi_driver.deadline import Deadline, wait_for
+from tests.kernel import gauge
 from tests.kernel.images import extents, features
 from tests.kernel.node import Node, run
-from tests.kernel.pod import Load, Pod
+from tests.kernel.pod import Fio, Load, Pod
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,7 @@ MIB = 1 << 20
 SIZES = {"ext4": 128 * MIB, "xfs": 300 * MIB}
 LET_GO_SECONDS = 15.0
 LEAST_EXTENTS = 2000
+LEAST_WRITES = 50
 # Files that grow and are synced, so that there always are metadata on their way to the disk.
 BUSY = Load("randwrite", "4k", 1, ("--direct=0", "--fsync=4", "--size=16m", "--nrfiles=1"))
 
@@ -71,6 +73,13 @@ class Diary:
             self._thread.join()
 
 
+def _busy(pod: Pod, volume: Volume) -> Fio:
+    """Start a load, and wait until the disk feels it."""
+    load = pod.fio(BUSY, volume.file)
+    wait_for("there is load", lambda: gauge.count(volume.number, "wiops", pod.path) > LEAST_WRITES, Deadline(30))
+    return load
+
+
 @both
 def test_what_was_synced_before_a_cut_is_in_it_and_the_load_goes_on(node: Node, fs_type: str) -> None:
     """Cut under load, restored, mounted: the diary is whole up to what was synced, and its volume saw no error."""
@@ -78,8 +87,7 @@ def test_what_was_synced_before_a_cut_is_in_it_and_the_load_goes_on(node: Node, 
     volume.fill(16 * MIB)
     diary = Diary(volume.target / "diary")
     with Pod("a") as pod, diary.kept():
-        load = pod.fio(BUSY, volume.file)
-        wait_for("there is load", lambda: diary.synced > 20, Deadline(30))
+        load = _busy(pod, volume)
         synced = diary.synced
         snapshot = node.cut(volume, "cut")
         after = diary.synced
@@ -97,7 +105,7 @@ def test_a_cut_of_a_mounted_ext4_needs_no_recovery(node: Node) -> None:
     volume.fill(16 * MIB)
     bare = node.pool / "bare"
     with Pod("a") as pod, Diary(volume.target / "diary").kept():
-        load = pod.fio(BUSY, volume.file)
+        load = _busy(pod, volume)
         snapshot = node.cut(volume, "cut")
         run("cp", "--reflink=always", node.image(volume.id), bare)
         load.end()
@@ -115,7 +123,7 @@ def test_a_cut_of_a_mounted_xfs_needs_nothing_of_its_log(node: Node, tmp_path: P
     volume.fill(16 * MIB)
     diary = Diary(volume.target / "diary")
     with Pod("a") as pod, diary.kept():
-        load = pod.fio(BUSY, volume.file)
+        load = _busy(pod, volume)
         synced = diary.synced
         snapshot = node.cut(volume, "cut")
         load.end()

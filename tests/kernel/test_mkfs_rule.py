@@ -13,13 +13,11 @@ import psutil
 import pytest
 
 from csi_driver.deadline import Deadline, wait_for
-from tests.kernel.images import digest, extents
+from tests.kernel.images import digest
 from tests.kernel.node import Node, number_of, refusal, run
 from tests.leftovers import Leftovers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.kernel.volume import Volume
 
 pytestmark = pytest.mark.kernel
@@ -86,38 +84,6 @@ def test_what_somebody_else_has_formatted_is_never_formatted(
     assert f"holds {kind}" in _refuses_to_format(node, volume)
 
 
-@pytest.fixture
-def flaky() -> Iterator[Path]:
-    """Give a device on the data disk that can be made to fail its reads."""
-    disk = os.environ["SLUICE_DISK"]
-    run("dmsetup", "create", "flaky", "--table", f"0 {_sectors(disk)} linear {disk} 0")
-    run("udevadm", "settle")
-    yield Path("/dev/mapper/flaky")
-    run("dmsetup", "remove", "--retry", "flaky")
-
-
-@pytest.mark.parametrize("formatted", [False, True])
-def test_what_can_not_be_read_is_never_formatted(flaky: Path, formatted: bool) -> None:
-    """Bad sectors where a superblock would be, or is: the stage fails, and when the disk is well again all is there."""
-    with Node(disk=str(flaky)) as node:
-        volume = node.create("data", SIZE).up() if formatted else _written(node, 0, b"weights " * 512)
-        if formatted:
-            volume.fill(4 * MIB)
-            volume.down()
-        image = node.image(volume.id)
-        before, extent = digest(image), extents(image)[0]
-        _fail_reads(extent.start, extent.length)
-        code, said = refusal(volume.staged_as(block=False).stage)
-        _load(f"0 {_sectors(os.environ['SLUICE_DISK'])} linear {os.environ['SLUICE_DISK']} 0")
-        after, done = digest(image), node.record(volume.id).status.history.format_done
-        volume.up()
-
-    assert code == grpc.StatusCode.UNAVAILABLE, said
-    assert "error" in said
-    assert after == before
-    assert done == ("ext4" if formatted else "")
-
-
 @pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
 def test_a_file_system_whose_superblock_is_gone_is_never_made_again(node: Node, fs_type: str) -> None:
     """Even zeros from one end to the other: this volume had a file system."""
@@ -177,24 +143,3 @@ def test_an_mkfs_that_was_cut_is_done_again_but_never_beside_the_one_that_still_
 def _mkfs(fs_type: str) -> psutil.Process | None:
     running = psutil.process_iter(["name"])
     return next((process for process in running if process.info["name"] == f"mkfs.{fs_type}"), None)
-
-
-def _sectors(disk: str) -> int:
-    return int(run("blockdev", "--getsz", disk))
-
-
-def _fail_reads(start: int, length: int) -> None:
-    """Let the flaky device fail reads of one stretch: dm-flakey, up for no second and down for an hour."""
-    disk = os.environ["SLUICE_DISK"]
-    after = start + length
-    _load(
-        f"0 {start} linear {disk} 0\n"
-        f"{start} {length} flakey {disk} {start} 0 3600 1 error_reads\n"
-        f"{after} {_sectors(disk) - after} linear {disk} {after}"
-    )
-
-
-def _load(table: str) -> None:
-    run("sh", "-c", 'printf "%s\\n" "$0" | dmsetup load flaky', table)
-    run("dmsetup", "suspend", "flaky")
-    run("dmsetup", "resume", "flaky")

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from qos.cgroup import MOUNTPOINT
 from tests.kernel import gauge
 from tests.kernel.node import Node, refusal, run
 from tests.kernel.pod import SLICE, Load, Pod
 from tests.leftovers import Leftovers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.kernel.volume import Volume
 
 pytestmark = pytest.mark.kernel
@@ -66,30 +63,6 @@ def test_limits_survive_systemd_reading_its_units_anew(node: Node, volume: Volum
 
     assert gauge.limit_line(volume.number) == LINE
     assert node.metric("sluice_limits_repaired_total") == before
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Path]:
-    """Give a cgroup two levels down, so that io can be taken from it alone."""
-    above = MOUNTPOINT / "sluice-test"
-    ancestor = above / "pods"
-    ancestor.mkdir(parents=True)
-    yield ancestor
-    ancestor.rmdir()
-    above.rmdir()
-
-
-def test_io_taken_away_above_the_ancestor_is_back_in_six_seconds_with_all_limits(elsewhere: Path) -> None:
-    """`-io` in a parent's subtree_control removes every line without a word; its return is counted."""
-    with Node(f"--ancestor={elsewhere}") as node:
-        number = node.create("data", readIOPS="300", writeIOPS="200").up().number
-        (elsewhere.parent / "cgroup.subtree_control").write_text("-io")
-        gone = (elsewhere / "io.max").exists()
-        gauge.until("the limit is back", REPAIR_SECONDS, number, LINE, elsewhere)
-        repaired, log = node.metric("sluice_limits_repaired_total"), node.log.read_text()
-
-    assert (gone, repaired) == (False, 1)
-    assert f"io is missing from {elsewhere}" in log
 
 
 def _in_force(node: Node, volume: Volume) -> list[str]:

@@ -64,6 +64,24 @@ def test_what_failed_comes_again_until_it_succeeds() -> None:
     assert failures == ["a"] * 3
 
 
+def test_noting_a_failure_does_not_undo_the_back_off() -> None:
+    """A record in which each failure is noted, with other words each time, adds its own key: it must not spin."""
+    tries: list[float] = []
+
+    def work(key: tuple[str, str]) -> None:
+        tries.append(time.monotonic())
+        queue.add(key)
+        raise ValueError
+
+    queue = Queue(work, lambda *_: None, 2)
+    queue.start()
+    queue.add(("volume", "a"))
+    time.sleep(0.5)
+    queue.stop()
+
+    assert 2 <= len(tries) <= 6, "20, 40, 80, 160 ms and so on"
+
+
 def test_what_is_not_due_waits_and_is_brought_forward() -> None:
     """A later time never delays a key that waits for an earlier one."""
     done = threading.Event()
