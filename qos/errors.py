@@ -26,11 +26,11 @@ def refused(what: str, error: OSError) -> Unenforceable:
         return DeviceGone(
             f"{what}: {error.strerror}: no such disk, or a partition: limit the whole disk, or dm above it"
         )
-    return Unenforceable(f"{what}: {error.strerror}: {_advice(error)}, {OFF}")
+    return Unenforceable(f"{what}: {error.strerror}: {_advice(what, error)}, {OFF}")
 
 
-def _advice(error: OSError) -> str:
-    """Return what to do about an error that the kernel gave."""
+def _advice(what: str, error: OSError) -> str:
+    """Return what to do about an error that the kernel gave while doing `what`."""
     match error.errno:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return "run as root, with the host's /sys/fs/cgroup mounted for writing and the host's cgroup namespace"
@@ -38,5 +38,7 @@ def _advice(error: OSError) -> str:
             return "the cgroup is gone, or the kernel has no such controller here"
         case errno.EBUSY:
             return "processes sit in this cgroup itself: name one whose processes are all in children"
+        case errno.EINVAL if what.endswith("cgroup.subtree_control"):
+            return "the kernel lists this controller, but has it switched off: boot without cgroup_disable="
         case _:
             return "look at the kernel's log"

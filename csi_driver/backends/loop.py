@@ -225,26 +225,18 @@ class LoopBackend:
             raise Lost(f"the image of {record_id} is LOST: {error}") from error
 
     def attached(self, record_id: str) -> Device | None:
-        """Return the loop device of the file when it has one, also when the file was removed behind our back."""
-        path = self._path(record_id)
-        if (device := self._loops.find(path)) is not None:
-            return device
-        orphan = self._loops.orphan(path)
-        return orphan.device if orphan else None
+        """Return the loop device of the file when it has one."""
+        return self._loops.find(self._path(record_id))
 
     def resize(self, record_id: str, deadline: Deadline) -> None:  # noqa: ARG002 - one ioctl, nothing to wait for
         """Let the loop device have the length of the file."""
-        device = self._loops.find(self._path(record_id))
+        device = self.attached(record_id)
         if device is not None and block.size_bytes(device.dev) != self._path(record_id).stat().st_size:
             self._loops.grow(device)
 
     def detach(self, record_id: str, deadline: Deadline) -> bool:
         """Free the loop device. False: there was none. Raises InUse when somebody holds it."""
-        path = self._path(record_id)
-        changed = self._loops.detach(path, deadline)
-        if (orphan := self._loops.orphan(path)) is not None:
-            changed = self._loops.detach(orphan, deadline) or changed
-        return changed
+        return self._loops.detach(self._path(record_id), deadline)
 
     # within
 

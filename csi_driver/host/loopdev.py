@@ -46,9 +46,14 @@ class LoopDevices:
     """Attach image files to loop devices, and detach them. Safe to use from many threads."""
 
     def __init__(self, kernel: Kernel) -> None:
-        """Start with an empty cache: it fills from what the kernel says."""
+        """Know nothing yet: the first question looks at all devices of the machine, and none after it does.
+
+        From then on every device of our files is attached and detached here, and each answer is still checked with the
+        kernel. A file that somebody else attaches meanwhile is not noticed.
+        """
         self._kernel = kernel
         self._known: dict[Inode, Device] = {}
+        self._looked = False
         self._attaching: set[Inode] = set()
         self._lock = threading.Lock()
 
@@ -64,7 +69,7 @@ class LoopDevices:
             raise NotFound(f"can't attach {image}: {error.strerror}") from error
         try:
             with self._only_one(image, inode_of(fd)) as inode:
-                if found := self._find(image, inode):
+                if found := self._find(inode):
                     if not loopinfo.going(found):
                         return _same(found, image, sector_size, read_only)
                     wait_for(
@@ -77,20 +82,15 @@ class LoopDevices:
             os.close(fd)
 
     def find(self, image: Path) -> Device | None:
-        """Return the loop device of this very file, None if it has none. Looks at all devices only on a cache miss."""
-        try:
-            return self._find(image, inode_of(image))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        """Return the loop device of this very file, None if it has none. Looks at all devices only on a cache miss.
 
-    def orphan(self, image: Path) -> Attached | None:
-        """Return the loop device that still has a file which had this name and was removed, None if there is none."""
-        for name, last_name in loopinfo.bound():
-            if last_name.name == image.name + loopinfo.DELETED:
-                found = loopinfo.attached(name, last_name)
-                if found is not None and found.deleted and found.image.parent == image.parent.resolve():
-                    return found
-        return None
+        Of a file that was removed behind our back, the device that still has it.
+        """
+        try:
+            return self._find(inode_of(image))
+        except (FileNotFoundError, NotADirectoryError):
+            orphan = self._orphan(image)
+            return orphan.device if orphan else None
 
     def detach(self, what: Path | Device | Attached, deadline: Deadline) -> bool:
         """Free the loop device of an image, and wait until sysfs shows it gone. Return whether there was one.
@@ -150,29 +150,41 @@ class LoopDevices:
             with self._lock:
                 self._attaching.discard(inode)
 
-    def _find(self, image: Path, inode: Inode) -> Device | None:
+    def _find(self, inode: Inode) -> Device | None:
         known = self._known.get(inode)
         if known and loopinfo.has(known, inode):
             return known
         self._known.pop(inode, None)
-        for name, backing in loopinfo.bound():
-            # Stat the name first, which needs no device opened. The name may lie: deleted, renamed over, or of another
-            # mount namespace; then, or if it could be right, the device is asked.
-            at = loopinfo.inode_if_there(backing)
-            if at is None or at == inode or backing.name == image.name:
-                with contextlib.suppress(NotFound):  # removed meanwhile
-                    device = block.named(name)
-                    if loopinfo.has(device, inode):
-                        self._known[inode] = device
-                        return device
+        with self._lock:
+            if not self._looked:
+                self._look()
+        return self._known.get(inode)
+
+    def _look(self) -> None:
+        """Ask every bound device for its file: the name in sysfs may be deleted, renamed over, another namespace's."""
+        for name, last_name in loopinfo.bound():
+            if (found := loopinfo.attached(name, last_name)) is not None:
+                self._known.setdefault(found.inode, found.device)
+        self._looked = True
+
+    @staticmethod
+    def _orphan(image: Path) -> Attached | None:
+        """Return the loop device that still has a file which had this name and was removed, None if there is none."""
+        for name, last_name in loopinfo.bound():
+            if last_name.name == image.name + loopinfo.DELETED:
+                found = loopinfo.attached(name, last_name)
+                if found is not None and found.deleted and found.image.parent == image.parent.resolve():
+                    return found
         return None
 
     def _found(self, what: Path | Device | Attached) -> tuple[Device, Inode] | None:
         if isinstance(what, Attached):
             return (what.device, what.inode) if loopinfo.has(what.device, what.inode) else None
         if isinstance(what, Path):
-            device = self.find(what)
-            return (device, inode_of(what)) if device else None
+            at = loopinfo.inode_if_there(what)
+            if at is not None and (device := self._find(at)):
+                return device, at
+            return (orphan.device, orphan.inode) if (orphan := self._orphan(what)) else None
         for inode, device in list(self._known.items()):
             if device == what:
                 return (device, inode) if loopinfo.has(device, inode) else None

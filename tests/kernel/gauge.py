@@ -125,6 +125,8 @@ def until(what: str, seconds: float, dev: DevNo, line: str, above: Path = SLICE)
 
 
 def limit_line(dev: DevNo, above: Path = SLICE) -> str:
-    """Return a device's line of io.max without the device, "" if there is none."""
+    """Return a device's line of io.max without the device, "" if there is none, or no io.max."""
+    if not (above / "io.max").exists():
+        return ""
     lines = (line.partition(" ") for line in (above / "io.max").read_text().splitlines())
     return next((text for number, _, text in lines if number == str(dev)), "")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 20
 SECTORS_IN_BLOCK = 8
+SUPERBLOCK = "0x0"
+"""The first sector of the buffer that holds an XFS superblock."""
 
 
 class Extent(NamedTuple):
@@ -45,6 +47,13 @@ def features(image: Path) -> set[str]:
     """Return the features of an ext4, among them `needs_recovery` while its journal isn't replayed."""
     lines = run("dumpe2fs", "-h", image).splitlines()
     return set(next(line for line in lines if line.startswith("Filesystem features:")).split()[2:])
+
+
+def logged(image: Path) -> set[str]:
+    """Return what an XFS would have to replay from its log: kinds of items, and buffers by their first sector."""
+    transactions = run("xfs_logprint", "-t", image)
+    kinds = set(re.findall(r"^([A-Z]+): ", transactions, re.MULTILINE)) - {"TRANS", "BUF"}
+    return kinds | set(re.findall(r"\bblkno:(0x[0-9a-f]+)", transactions))
 
 
 def _data(image: Path) -> Iterator[tuple[int, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
@@ -150,6 +151,18 @@ class Node(Server):
             snapshot.delete()
         self.volumes, self.snapshots = [], []
 
+    def clear(self) -> None:
+        """Take everything down from the outside, as after a test that failed in the middle, and unmount the disk."""
+        mounts = [Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        for mount in sorted((path for path in mounts if self.folder in path.parents), reverse=True):
+            subprocess.run(["umount", mount], check=False)
+        for volume in self.volumes:
+            subprocess.run(["dmsetup", "remove", "--retry", f"sluice-{volume.id}"], check=False, capture_output=True)
+        loops = Path("/sys/block").glob("loop*/loop/backing_file")
+        for device in [path.parent.parent.name for path in loops if str(self.folder) in path.read_text()]:
+            subprocess.run(["losetup", "--detach", f"/dev/{device}"], check=False)
+        super().clear()
+
     def leftovers(self) -> list[str]:
         """Return what is left besides the mount of the data disk."""
         return [thing for thing in super().leftovers() if not thing.endswith(f" at {self.folder}")]
@@ -166,6 +179,9 @@ class Node(Server):
         """Take down what was made as far as that goes, and then the rest."""
         if kind is None:
             self.take_down()
+        else:
+            with contextlib.suppress(Exception):
+                self.take_down()
         super().__exit__(kind, error, trace)
 
 

@@ -33,7 +33,7 @@ def test_a_volume_that_must_be_limited_is_not_staged_where_nothing_can_be(server
     code, said = refusal(volume.stage)
     assert code == grpc.StatusCode.UNAVAILABLE
     assert "tier inference must not run without its limits" in said
-    assert "no io controller" in said
+    assert "the kernel lists this controller, but has it switched off: boot without cgroup_disable=" in said
     assert "--qos off" in said
     assert Leftovers.now().since(before) == []
 
