@@ -107,11 +107,10 @@ class LoopDevices:
             wait_for(wait_for_free, lambda: self._clear(device, inode), deadline)
         except Unknown as error:
             raise InUse(f"can't detach {device.path}: it is mounted or mapped{_by(device)}") from error
-        finally:
-            self._known.pop(inode, None)
         wait_for(
             f"{device.path} is free; a program still has it open", lambda: not loopinfo.has(device, inode), deadline
         )
+        self._known.pop(inode, None)  # not before: what could not be freed must be found again
         return True
 
     def grow(self, device: Device) -> int:
@@ -154,8 +153,10 @@ class LoopDevices:
         known = self._known.get(inode)
         if known and loopinfo.has(known, inode):
             return known
-        self._known.pop(inode, None)
         with self._lock:
+            if known:  # somebody else freed it, or it can't be asked just now: look at all again
+                self._known.pop(inode, None)
+                self._looked = False
             if not self._looked:
                 self._look()
         return self._known.get(inode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import uuid
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from csi_driver.backends.image import PoolImage
 from csi_driver.backends.loop import LoopBackend
 from csi_driver.backends.sim import SimBackend, SimPool
 from csi_driver.deadline import Deadline
-from csi_driver.errors import Foreign, Lost, StorageError
+from csi_driver.errors import Foreign, InUse, Lost, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -195,3 +196,22 @@ def test_the_fill_is_what_the_pool_says(backend: Backend) -> None:
 
     assert backend.fill().total == before.total > 0
     assert backend.fill().used - before.used < MIB
+
+
+@pytest.mark.native
+def test_a_device_that_could_not_be_detached_is_found_again(tmp_path: Path) -> None:
+    """While somebody has the loop device mounted or claimed, it stays attached, and the pool knows."""
+    machine = Machine()
+    image = tmp_path / "held.img"
+    image.write_bytes(b"\0" * MIB)
+    device = machine.loops.attach(image, sector_size=512, deadline=soon())
+    claim = os.open(device.path, os.O_RDONLY | os.O_EXCL)
+    try:
+        with pytest.raises(InUse):
+            machine.loops.detach(image, Deadline(0.2))
+
+        assert machine.loops.find(image) == device
+    finally:
+        os.close(claim)
+        machine.loops.detach(image, soon())
+    assert machine.loops.find(image) is None
