@@ -34,8 +34,8 @@ unit: venv
 	@echo "== unit and contract tests (about 40 s)"
 	$(bin)/pytest tests/unit tests/contract
 
-test: lint packages vm csi-sanity ## every check and every test, here and in the VM: as root; 20 minutes cold, 10 warm
-	@echo "== all tests: unit, contract, native, and those in the VM (about 10 minutes)"
+test: lint packages vm csi-sanity ## every check and every test, here and in the VM: as root; 15 minutes cold, 12 warm
+	@echo "== all tests: unit, contract, native, and those in the VM (about 12 minutes)"
 	$(bin)/pytest tests
 
 test-native: venv packages csi-sanity ## only the tests that need root and this machine's kernel
@@ -50,7 +50,7 @@ vm: venv ## the test machine's image and its QEMU; does nothing while they are u
 csi-sanity: # the conformance suite, in build/bin
 	@hack/csi-sanity
 
-demo: venv ## the main job, shown: limits that hold between training and inference. As root; 10 minutes cold, 3 warm
+demo: venv ## the main job, shown: limits that hold between training and inference. As root; 5 minutes cold, 2 warm
 	$(bin)/sluice demo
 
 proto: venv ## generate the gRPC stubs from spec/csi.proto
