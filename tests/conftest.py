@@ -1,18 +1,31 @@
-"""What all suites share: where the tests of each kind run."""
+"""What all suites share: where the tests of each kind run, how long a suite may take, and where figures go."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
+from tests.budgets import Budgets, parse
+from tests.figures import Figures
 from tests.vm.relay import Relay, in_vm
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what the Makefile says to pytest."""
+    group = parser.getgroup("sluice")
+    group.addoption("--budget", action="append", default=[], metavar="SUITE=SECONDS", help="fail when it takes longer")
+    group.addoption("--figures", type=Path, metavar="FILE", help="write the figures of tests between its marks")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Run the tests marked `kernel` in the VM, unless this is the VM."""
     if not in_vm():
         config.pluginmanager.register(Relay())
+        config.pluginmanager.register(Budgets(parse(config.getoption("budget"))))
+        if document := config.getoption("figures"):
+            config.pluginmanager.register(Figures(document))
 
 
 @pytest.fixture(autouse=True)
