@@ -6,11 +6,19 @@ SHELL := /bin/bash -o pipefail
 export PYTHON ?= python3
 
 bin := .venv/bin
-code := csi_driver qos hack/vm/vm hack/demo tests
+code := csi_driver qos hack/vm/vm hack/demo hack/bench tests
 # Programs that tests use on this machine, with the Debian packages they are in.
 programs := git:git mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs losetup:mount
 
-.PHONY: help venv packages check lint unit test test-native test-vm vm csi-sanity demo proto format clean
+# Seconds that each suite may take in `make test`, on two processors; a suite that takes longer fails. About twice what
+# it takes on a quiet machine.
+budgets := unit=90 contract=60 rpc=30 native=240 kernel=1500 vm=300 states=140 killpoints=140 storm=90 faults=120 input=90
+# The suites that attack the driver, and those of their tests that run in the VM.
+attacks := tests/states tests/killpoints tests/storm tests/faults tests/input tests/vm tests/kernel/test_killpoints.py \
+	tests/kernel/test_log_writes.py tests/kernel/test_faults_disk.py tests/kernel/test_faults_hang.py \
+	tests/kernel/test_faults_tenant.py
+
+.PHONY: help venv packages check lint unit test test-native test-vm torture vm csi-sanity demo bench proto format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,13 +44,17 @@ unit: venv
 
 test: lint packages vm csi-sanity ## every check and every test, here and in the VM: as root; 15 minutes cold, 12 warm
 	@echo "== all tests: unit, contract, native, and those in the VM (about 12 minutes)"
-	$(bin)/pytest tests
+	$(bin)/pytest tests $(budgets:%=--budget=%) --durations=10
 
 test-native: venv packages csi-sanity ## only the tests that need root and this machine's kernel
 	$(bin)/pytest tests -m native
 
 test-vm: venv vm csi-sanity ## only the tests that run in the VM; one of them: .venv/bin/pytest tests/kernel/FILE.py -k NAME
 	$(bin)/pytest tests -m "kernel or boots"
+
+torture: lint packages vm csi-sanity ## the suites that attack the driver, at full length and at random; figures go to spec/conformance.md
+	@echo "== torture (hours)"
+	SLUICE_TORTURE=1 $(bin)/pytest $(attacks) -v --figures spec/conformance.md
 
 vm: venv ## the test machine's image and its QEMU; does nothing while they are up to date
 	@hack/vm/build
@@ -52,6 +64,9 @@ csi-sanity: # the conformance suite, in build/bin
 
 demo: venv ## the main job, shown: limits that hold between training and inference. As root; 5 minutes cold, 2 warm
 	$(bin)/sluice demo
+
+bench: venv packages ## what calls cost, beside the kernel's own cost and an empty server; targets. As root; 3 minutes
+	hack/bench/rpc
 
 proto: venv ## generate the gRPC stubs from spec/csi.proto
 	hack/proto

@@ -16,6 +16,7 @@ from csi_driver.controller.volumes import Volumes
 from csi_driver.controller.waiting import Liveness, Waiting
 from csi_driver.errors import Invalid, StorageError
 from csi_driver.formatting import Formatting
+from csi_driver.host import udev
 from csi_driver.host.dm import DeviceMapper
 from csi_driver.host.filesystem import Filesystems
 from csi_driver.host.freeze import DeadMan, Freezer
@@ -107,6 +108,16 @@ def enforcement(config: Config, machine: Machine) -> Enforcement:
     if late.reason:
         log.error("limits can't be applied; tiers that require them will not be staged", reason=late.reason)
     return late
+
+
+def keep_udev_away(machine: Machine) -> None:
+    """Let nothing on the host act on what pods write into their volumes, as far as udev can be told from here."""
+    try:
+        udev.keep_away(machine.kernel, machine.runner)
+    except StorageError as error:
+        log.warning(
+            "udev is not told to leave volumes alone", reason=str(error), remedy=f"install {udev.NAME} on the host"
+        )
 
 
 class AgentSide:

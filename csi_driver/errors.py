@@ -17,8 +17,15 @@
       Foreign       the bytes that are there are not what the record promises
 
 Anything else that is raised is a bug. A message is one line: the verb, the object, the reason, the numbers, and what
-to do next.
+to do next. What a caller sent is quoted, and cut.
 """
+
+LONGEST_QUOTE = 128
+
+
+def quoted(text: str) -> str:
+    """Return what a caller sent as messages show it: in quotes, on one line, cut after 128 characters."""
+    return repr(text) if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]!r}..."
 
 
 class StorageError(Exception):

@@ -72,8 +72,10 @@ class Formatting:
         backend.amend(record.id, dataclasses.replace(found.passport, format_done=fs_type))
 
     def _check_empty(self, record: Volume, backend: Backend, device: Device) -> None:
-        holds = self._filesystems.kind(device.path)
-        if holds is None and not backend.never_written(record.id):
+        blank = backend.never_written(record.id)
+        # What the allocator calls blank can hold nothing but zeros; a short look proves that it can be read.
+        holds = self._filesystems.kind(device.path, brief=blank)
+        if holds is None and not blank:
             holds = "data of no known form"
         if holds is not None:
             raise Foreign(

@@ -21,6 +21,7 @@ class Holder:
 
     doing: str
     background: bool
+    thread: int
 
 
 class Locks:
@@ -42,13 +43,18 @@ class Locks:
                 self._changed.wait_for(lambda: not self._in_background(record_id), PATIENCE)
             if (other := self._held.get(record_id)) is not None:
                 raise Busy(f"{doing} {record_id}: {other.doing} holds it; try again")
-            self._held[record_id] = Holder(doing, background)
+            self._held[record_id] = Holder(doing, background, threading.get_ident())
         try:
             yield
         finally:
             with self._changed:
                 del self._held[record_id]
                 self._changed.notify_all()
+
+    def held_here(self, record_id: str) -> bool:
+        """Return whether this very thread holds the lock of an id."""
+        holder = self._held.get(record_id)
+        return holder is not None and holder.thread == threading.get_ident()
 
     def _in_background(self, record_id: str) -> bool:
         holder = self._held.get(record_id)

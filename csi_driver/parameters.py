@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from csi_driver.errors import Invalid
+from csi_driver.errors import Invalid, quoted
 from csi_driver.records import FileSystem, Qos
 from qos.policy import FLOORS_AND_BURST, OVERRIDES, BadLimit, limits
 from qos.tiers import DEFAULT, Enforce, Tier
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 FILE_SYSTEMS = ("ext4", "xfs")
 SECTOR_SIZES = (512, 4096)
+MOST_READ_AHEAD_KIB = 1 << 20
 SMALLEST = {"ext4": 8 << 20, "xfs": 300 << 20}
 """Bytes. mkfs.xfs refuses anything below 300 MiB; an ext4 below 8 MiB has no journal."""
 
@@ -39,13 +41,17 @@ MOUNT_OPTIONS = {
     },
     "xfs": {"discard", "nodiscard", "largeio", "swalloc", "inode64", "allocsize=", "logbufs=", "logbsize=", "nouuid"},
 }
-"""Mount options that a class or a claim may name, by file system. `key=` takes a value of letters and digits."""
+"""Mount options that a class or a claim may name, by file system. `key=` takes a number, or a size such as 64k."""
+MOUNT_VALUE = re.compile(r"[0-9]{1,10}[kKmMgG]?")
 
 MKFS_OPTIONS = {
     "ext4": ("-m", "-i", "-I", "-N", "-T", "-O", "-E"),
     "xfs": ("-m", "-i", "-d", "-l", "-n"),
 }
 """mkfs options that a class may name; each takes one value. Sizes of blocks and sectors are the driver's."""
+MKFS_VALUE = re.compile(r"[A-Za-z0-9^_,.:=%-]{1,256}")
+MKFS_ELSEWHERE = frozenset({"file", "name", "logdev", "offset"})
+"""Sub-options by which an mkfs writes to another file than the volume, or not at its start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ def qos_of(tiers: Mapping[str, Tier], size: int, asked: Mapping[str, str]) -> Qo
     name = asked.get("tier", DEFAULT)
     tier = tiers.get(name)
     if tier is None:
-        raise Invalid(f"tier: there is no tier {name!r}; there are {', '.join(sorted(tiers))}")
+        raise Invalid(f"tier: there is no tier {quoted(name)}; there are {', '.join(sorted(tiers))}")
     overrides = {key: value for key, value in asked.items() if key in OVERRIDES | FLOORS_AND_BURST}
     try:
         resolved = limits(tier, size, overrides)
@@ -99,7 +105,7 @@ def check_mount_options(fs_type: str, options: tuple[str, ...], field: str) -> N
     allowed = MOUNT_OPTIONS[""] | MOUNT_OPTIONS.get(fs_type, set())
     for place, option in enumerate(options, 1):
         key, equals, value = option.partition("=")
-        if option not in allowed and not (equals and key + equals in allowed and value.isalnum()):
+        if option not in allowed and not (equals and key + equals in allowed and MOUNT_VALUE.fullmatch(value)):
             known = ", ".join(sorted(allowed))
             raise Invalid(
                 f"{field}: option {place} of {len(options)} is not allowed for {fs_type}; allowed are {known}"
@@ -109,13 +115,15 @@ def check_mount_options(fs_type: str, options: tuple[str, ...], field: str) -> N
 def check_file_system(fs_type: str, field: str) -> None:
     """Raise Invalid for a file system that this driver doesn't make."""
     if fs_type not in FILE_SYSTEMS:
-        raise Invalid(f"{field}: {fs_type!r} is not a file system of this driver; there are {', '.join(FILE_SYSTEMS)}")
+        raise Invalid(
+            f"{field}: {quoted(fs_type)} is not a file system of this driver; there are {', '.join(FILE_SYSTEMS)}"
+        )
 
 
 def _known(given: Mapping[str, str], known: frozenset[str]) -> None:
     for key in given:
         if key not in known:
-            raise Invalid(f"parameter {key[:128]!r} is not known; there are {', '.join(sorted(known))}")
+            raise Invalid(f"parameter {quoted(key)} is not known; there are {', '.join(sorted(known))}")
 
 
 def _file_system(tier: Tier, asked: Mapping[str, str]) -> FileSystem:
@@ -134,26 +142,31 @@ def _mkfs_options(fs_type: str, text: str) -> tuple[str, ...]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise Invalid(f"mkfsOptions: {text!r}: {error}") from error
+        raise Invalid(f"mkfsOptions: {quoted(text)}: {error}") from error
     allowed = MKFS_OPTIONS[fs_type]
-    if len(words) % 2 or any(word not in allowed for word in words[::2]) or any(w.startswith("-") for w in words[1::2]):
+    if len(words) % 2 or any(word not in allowed for word in words[::2]) or not all(map(_is_mkfs_value, words[1::2])):
         raise Invalid(
-            f"mkfsOptions: {text!r} must be pairs of an option and its value; allowed are {' '.join(allowed)}"
+            f"mkfsOptions: {quoted(text)} must be pairs of an option and its value; allowed are {' '.join(allowed)}"
         )
     return tuple(words)
+
+
+def _is_mkfs_value(word: str) -> bool:
+    parts = (part.partition("=")[0] for part in word.split(","))
+    return not word.startswith("-") and MKFS_VALUE.fullmatch(word) is not None and MKFS_ELSEWHERE.isdisjoint(parts)
 
 
 def _read_ahead(tier: Tier, asked: Mapping[str, str]) -> int | None:
     if "readAheadKiB" not in asked:
         return tier.read_ahead_kib
     text = asked["readAheadKiB"]
-    if not text.isascii() or not text.isdigit() or int(text) > 1 << 20:
-        raise Invalid(f"readAheadKiB: {text!r} is not a number of KiB from 0 to 1048576")
+    if not re.fullmatch("[0-9]{1,7}", text) or int(text) > MOST_READ_AHEAD_KIB:
+        raise Invalid(f"readAheadKiB: {quoted(text)} is not a number of KiB from 0 to 1048576")
     return int(text)
 
 
 def _sector_size(asked: Mapping[str, str]) -> int:
     text = asked.get("sectorSize", "0")
     if text not in {"0", *map(str, SECTOR_SIZES)}:
-        raise Invalid(f"sectorSize: {text!r} is neither 512 nor 4096 bytes")
+        raise Invalid(f"sectorSize: {quoted(text)} is neither 512 nor 4096 bytes")
     return int(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from csi_driver.errors import NoSpace
+from csi_driver.errors import NoSpace, quoted
 from qos.quantity import format_bytes
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def suits(pool: Pool, wish: Wish) -> str:
     if wish.pool_id and pool.id != wish.pool_id:
         return "it doesn't hold the source"
     if wish.pool_name and spec.name != wish.pool_name:
-        return f"the class asks for pool {wish.pool_name}"
+        return f"the class asks for pool {quoted(wish.pool_name)}"
     if wish.nodes and spec.node not in wish.nodes:
         return f"node {spec.node} is not in the topology asked for"
     return status.abnormal

@@ -11,15 +11,19 @@ from csi_driver.errors import Foreign, StorageError, Unready
 from csi_driver.ledger import Ledger
 from csi_driver.records import Disk, Pool, PoolStatus
 from csi_driver.store.base import Stale
+from qos.quantity import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from csi_driver.backends.base import Backend
+    from csi_driver.backends.base import Backend, Fill
     from csi_driver.records import PoolSpec
     from csi_driver.store.base import Store
 
 log = structlog.get_logger(__name__)
+
+FULL = 0.01
+"""The part of a pool that is free when it counts as full: what pods write there is about to fail."""
 
 
 class ServedPool:
@@ -79,6 +83,7 @@ class ServedPool:
                 )
             record = store.put_spec(dataclasses.replace(record, spec=self.spec))
         self.backend.open(record.status.identity)
+        self.backend.fill()  # refuses when nothing can be written
         self._disks = tuple(
             Disk(disk.name, str(disk.dev), disk.serial, disk.model, disk.size_bytes) for disk in self.backend.disks()
         )
@@ -95,7 +100,8 @@ class ServedPool:
             fill = self.backend.fill()
             left = self.ledger.left()
         except StorageError as error:
-            return dataclasses.replace(old, left=0, abnormal=str(error))
+            self._note(f"{type(error).__name__}: {error}")  # it is opened again when it is well
+            return dataclasses.replace(old, left=0, abnormal=self._trouble)
         return PoolStatus(
             identity=self._identity,
             left=left,
@@ -104,6 +110,7 @@ class ServedPool:
             sector_size=self.backend.sector_size,
             clones=self.backend.clones,
             disks=self._disks,
+            abnormal=_fullness(fill),
         )
 
     def _promisable(self) -> int:
@@ -113,6 +120,17 @@ class ServedPool:
         if trouble and trouble != self._trouble:
             log.warning("pool is not usable", pool=self.spec.name, reason=trouble)
         self._trouble = trouble
+
+
+def _fullness(fill: Fill) -> str:
+    """Return what to say of a pool that has no room for what its volumes were promised, "" while it has."""
+    free = fill.total - fill.used
+    if free > fill.total * FULL:
+        return ""
+    return (
+        f"full: {format_bytes(fill.used)} of {format_bytes(fill.total)} are allocated, and volumes can't be written; "
+        "delete volumes or snapshots, or make it larger"
+    )
 
 
 class ServedPools:
@@ -127,6 +145,10 @@ class ServedPools:
     def get(self, pool_id: str) -> ServedPool | None:
         """Return a pool of this node, None when it is another's."""
         return self._pools.get(pool_id)
+
+    def opened(self) -> bool:
+        """Return whether all can be used."""
+        return all(pool.opened() for pool in self)
 
     def refresh(self, store: Store) -> None:
         """Open what isn't open, and publish all."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from csi_driver.errors import InUse
+from csi_driver.host import block
 from csi_driver.host.block import dev_number
 from csi_driver.host.refusals import as_unready
 
 if TYPE_CHECKING:
-    from csi_driver.backends.base import Backend
+    from csi_driver.backends.base import Backend, Frozen
     from csi_driver.deadline import Deadline
     from csi_driver.host.block import Device
     from csi_driver.host.dm import DeviceMapper
     from csi_driver.host.freeze import Freezer
     from csi_driver.host.mounts import Mount, Mounts
+    from csi_driver.host.syscalls import Kernel
 
 PREFIX = "sluice-"
 
@@ -55,6 +57,15 @@ class Stack:
         info = self._mapper.info(dm_name(record_id))
         return info.device if info else None
 
+    def size(self, device: Device) -> int:
+        """Return the bytes that a device has, by the kernel's word."""
+        return block.size_bytes(device.dev)
+
+    def set_read_ahead(self, kernel: Kernel, device: Device, kib: int) -> None:
+        """Set a device's read-ahead in KiB."""
+        with as_unready(f"read-ahead of {device.path}"):
+            block.set_read_ahead(kernel, device.dev, kib)
+
     def resize(self, backend: Backend, record_id: str, size: int, deadline: Deadline) -> None:
         """Let the devices that are up have the new size of the bytes below."""
         below = backend.attached(record_id)
@@ -88,11 +99,10 @@ class Stack:
         """Return where the device's file system is mounted, and where its node is shown to a pod."""
         with as_unready(str(device.path)):
             folder = dev_number(device.path.stat().st_dev)
-        devtmpfs = self._mounts.of(folder)
-        nodes = tuple(mount for mount in devtmpfs if mount.root == f"/{device.path.name}")
-        return self._mounts.of(device.dev) + nodes
+        found = self._mounts.of(device.dev, folder)
+        return tuple(mount for mount in found if mount.dev == device.dev or mount.root == f"/{device.path.name}")
 
-    def frozen(self, backend: Backend, record_id: str) -> AbstractContextManager[None]:
+    def frozen(self, backend: Backend, record_id: str) -> Frozen:
         """Hold back all writes to a volume, its file system whole on the device below, while the context lasts."""
         device = self.device(backend, record_id)
         if device is None:

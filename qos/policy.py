@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from qos.limits import Limits
+from qos.quantity import quoted
 from qos.rates import FLOORS_AND_BURST, UNITS, limit_at, parse_rate
 
 if TYPE_CHECKING:
@@ -45,10 +46,10 @@ def _parse(overrides: Mapping[str, str]) -> dict[str, Rate | None]:
 def _parse_one(key: str, value: str) -> Rate | None:
     """Return the rule that one override says."""
     if key in FLOORS_AND_BURST:
-        raise BadLimit(f"{key}: not supported yet (its value is {value!r}): leave it out")
+        raise BadLimit(f"{key}: not supported yet (its value is {quoted(value)}): leave it out")
     if key not in UNITS:
-        raise BadLimit(f"{key}: unknown limit (its value is {value!r}): the limits are {', '.join(UNITS)}")
+        raise BadLimit(f"{key}: unknown limit (its value is {quoted(value)}): the limits are {', '.join(UNITS)}")
     try:
         return parse_rate(value, UNITS[key])
     except ValueError as error:
-        raise BadLimit(f"{key}={value!r}: {error}") from error
+        raise BadLimit(f"{key}={quoted(value)}: {error}") from error

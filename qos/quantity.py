@@ -43,6 +43,11 @@ _QUANTITY: Final = re.compile(
 _LONGEST: Final = 64  # characters: a quantity that needs more is a mistake or an attack
 
 
+def quoted(text: str) -> str:
+    """Return a text as messages show it: in quotes, on one line, cut after 64 characters."""
+    return repr(text) if len(text) <= _LONGEST else f"{text[:_LONGEST]!r}..."
+
+
 class BadQuantity(ValueError):
     """Say that a text is no amount. The message quotes the text and says what would do."""
 
@@ -51,7 +56,7 @@ def _exact(text: str, units: Mapping[str, Fraction], example: str) -> Fraction:
     """Return the exact value of `text` in the given units; it may have a fraction and has no upper bound."""
     match = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None:
-        raise BadQuantity(f"{text[:_LONGEST]!r} is not an amount: write a number and a unit, such as {example}")
+        raise BadQuantity(f"{quoted(text)} is not an amount: write a number and a unit, such as {example}")
     unit = match["unit"] or ""
     if unit not in units:
         known = ", ".join(name for name in units if name and name not in {"n", "u", "m"})

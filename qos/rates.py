@@ -33,6 +33,7 @@ from qos.quantity import (
     format_count,
     parse_bytes,
     parse_count,
+    quoted,
 )
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def parse_rate(text: str, unit: Unit) -> Rate | None:
         return Rate(absolute=_bounded(text, unit))
     per, comma, bounds = rest.partition(",")
     if per != "Gi" or bool(comma) != bool(bounds):
-        raise BadQuantity(f'{text!r} is not a rate per GiB: write it as "3/Gi" or "3/Gi,100..16k"')
+        raise BadQuantity(f'{quoted(text)} is not a rate per GiB: write it as "3/Gi" or "3/Gi,100..16k"')
     at_least, at_most = _bounds(text, bounds, unit) if bounds else (None, None)
     return Rate(per_gib=unit.exact(amount), at_least=at_least, at_most=at_most)
 
@@ -128,7 +129,9 @@ def _bounds(text: str, bounds: str, unit: Unit) -> tuple[int | None, int | None]
     """Return both ends of "100..16k", "100.." or "..16k"."""
     least, dots, most = bounds.partition("..")
     if not dots or not (least or most):
-        raise BadQuantity(f'{text!r} has the bounds {bounds!r}: write them as "100..16k", "100.." or "..16k"')
+        raise BadQuantity(
+            f'{quoted(text)} has the bounds {quoted(bounds)}: write them as "100..16k", "100.." or "..16k"'
+        )
     return (_bounded(least, unit) if least else None), (_bounded(most, unit) if most else None)
 
 

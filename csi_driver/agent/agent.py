@@ -27,6 +27,8 @@ WORKERS = 4
 BEAT_SECONDS = 10.0
 PUBLISH_SECONDS = 0.05
 """How far apart a pool is published: what is left is a hint, and a thousand volumes a second need no thousand hints."""
+LOOK_FOR_POOL_SECONDS = 1.0
+"""How often a pool that can't be used is looked for."""
 LOOK_AGAIN_SECONDS = 300.0
 """How often every record is looked at without being woken: a watch may skip, and bytes may go behind our back."""
 
@@ -100,10 +102,14 @@ class Agent:
                     settle(record, pool)
 
     def _recover(self) -> None:
-        """Look at the volumes in use before the first call is served: a changed limit must be in force by then."""
+        """Look at the volumes in use before the first call is served: a changed limit must be in force by then.
+
+        A record that nobody has looked at yet, as `adopt` writes it, may be of a volume in use.
+        """
         for record in self._store.all(Volume):
             key = (Volume.KIND, record.id)
-            if record.status.seen.device and self._pool_of(record) is not None:
+            unseen = bool(record.status.history.made) and not record.status.seen.generation
+            if (record.status.seen.device or unseen) and self._pool_of(record) is not None:
                 self._to_look_at.add(key)
                 try:
                     self._work(key)
@@ -118,7 +124,7 @@ class Agent:
     def _wake(self, key: Key | None) -> None:
         if key is None:
             self._look_at_all()
-        elif key[0] in KINDS:
+        elif key[0] in KINDS and not self._locks.held_here(key[1]):  # who holds the lock sees to what he writes
             self._queue.add(key)
 
     def _look_at_all(self) -> None:
@@ -166,7 +172,8 @@ class Agent:
         """Publish pools soon after a change; beat, and look at everything, from time to time."""
         looks, due = 0, time.monotonic() + self._beat_seconds
         while not self._stopped.is_set():
-            self._published.wait(max(0.0, due - time.monotonic()))
+            patience = self._beat_seconds if self._pools.opened() else min(LOOK_FOR_POOL_SECONDS, self._beat_seconds)
+            self._published.wait(max(0.0, min(due - time.monotonic(), patience)))
             self._published.clear()
             try:
                 self._pools.refresh(self._store)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from csi_driver.backends.base import Found, Passport
 from csi_driver.deadline import Deadline
-from csi_driver.errors import Invalid, Lost, NoSpace, NotFound, OutOfRange, StorageError, Unready, Unsupported
+from csi_driver.errors import InUse, Invalid, Lost, NoSpace, NotFound, OutOfRange, StorageError, Unready, Unsupported
 from csi_driver.records import Failure, History, Seen, Snapshot, Status, Volume
 from csi_driver.store.base import Stale, change_status
 
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound=Volume | Snapshot)
 
-FINAL = (Invalid, NotFound, NoSpace, OutOfRange, Unsupported)
+FINAL = (InUse, Invalid, NotFound, NoSpace, OutOfRange, Unsupported)
 """What no further try can cure: the bytes are undone and the record says why."""
 
 WORK_SECONDS = 60.0
-CUT_SECONDS = 10.0
 
 
 class Maker:
@@ -43,10 +42,14 @@ class Maker:
         """Bring the kernel to where the record wants it. Raises what prevents it; the next try goes on from there."""
         history = record.status.history
         if history.gone:
+            if record.deleting:
+                self._forget(record)
             return
         if record.spec.absent or record.deleting:
             if history.accepted:
                 self._delete(record, pool)
+            elif record.deleting:
+                self._forget(record)  # a withdrawal that was cut between its mark and its end
             return
         if not history.accepted:
             accepted = self._accept(record, pool)
@@ -54,11 +57,8 @@ class Maker:
                 return
             record = accepted
         if not record.status.history.made:
-            made = self._make(record, pool)
-            if made is None:
-                return
-            record = made
-        if isinstance(record, Volume):
+            self._make(record, pool)
+        elif isinstance(record, Volume):
             self._conform(record, pool)
 
     def _accept(self, record: A, pool: ServedPool) -> A | None:
@@ -78,7 +78,7 @@ class Maker:
         )
         return self._write(record, taken)
 
-    def _make(self, record: A, pool: ServedPool) -> A | None:
+    def _make(self, record: Volume | Snapshot, pool: ServedPool) -> None:
         try:
             marks = self._bytes(record, pool)
         except FINAL as error:
@@ -86,7 +86,7 @@ class Maker:
             gone = Failure(record.generation, type(error).__name__, str(error))
             self._write(record, dataclasses.replace(record.status.history, gone=gone))
             pool.ledger.settle(record.id, 0)
-            return None
+            return
         found = pool.backend.find(record.id)
         if found is None or found.passport is None:
             raise Unready(f"{record.id} was made, but can't be read back")
@@ -99,7 +99,7 @@ class Maker:
             format_done=done or found.passport.format_done,
         )
         seen = Seen(generation=record.generation, size=found.size)
-        return self._store.put_status(dataclasses.replace(record, status=Status(history, seen)))
+        self._store.put_status(dataclasses.replace(record, status=Status(history, seen)))
 
     def _bytes(self, record: A, pool: ServedPool) -> tuple[str, str]:
         """Make the bytes unless a cut try has made them; return the format marks that they take over from a source."""
@@ -121,30 +121,52 @@ class Maker:
                 pool.backend.cut(source_id, passport, size, self._stack.frozen(pool.backend, source_id))
             return "" if past.raw else past.format_begun, past.format_done
 
-    def _conform(self, record: Volume, pool: ServedPool) -> None:
-        """Look at a made volume, and grow and limit it as the record wants."""
-        history = record.status.history
+    def _conform(self, record: Volume, pool: ServedPool, in_use: InUse | None = None) -> None:
+        """Look at a made volume, and grow and limit it as the record wants.
+
+        Its limits hold whatever else can't be done: when the pool has no room for it to grow, which is raised in the
+        end, and when it is in use though it is to go.
+        """
         found = pool.backend.find(record.id)
         if found is None:
             lost = f"LOST: its bytes are not in pool {pool.spec.name} any more; restore the file, or delete the volume"
             self._observe(record, abnormal=lost)
             raise Lost(f"volume {record.id} is {lost}")
-        if record.spec.size > history.size:
-            pool.ledger.admit(record.id, record.spec.size)
-            record = self._write(record, dataclasses.replace(history, size=record.spec.size))
+        full = None
+        try:
+            record = self._grow(record, found, pool)
+        except NoSpace as error:
+            full = error
         size = record.status.history.size
-        if found.size < size:
-            pool.backend.expand(record.id, size)
         self._amend_passport(record, found, pool)
-        device = self._device(record, pool)
+        # Looked for also where no record says so: a call that was cut notes nothing.
+        device = self._stack.device(pool.backend, record.id)
         limits = None
         if device is not None:
             self._stack.resize(pool.backend, record.id, size, Deadline(WORK_SECONDS))
             limits = self._limiting.apply(record, device)
-        path = str(device.path) if device else ""
         self._observe(
-            record, generation=record.generation, size=size, limits=limits, device=path, abnormal="", error=None
+            record,
+            generation=record.status.seen.generation if full else record.generation,
+            size=size,
+            limits=limits,
+            device=str(device.path) if device else "",
+            staged=self._staged(record, device),
+            abnormal="",
+            error=_failure(record, why) if (why := in_use or full) else None,
         )
+        if full and not in_use:
+            raise full
+
+    def _grow(self, record: Volume, found: Found, pool: ServedPool) -> Volume:
+        """Grow a volume's bytes to what is wanted, and return its record. Raises NoSpace."""
+        history = record.status.history
+        if record.spec.size > history.size:
+            pool.ledger.admit(record.id, record.spec.size)
+            record = self._write(record, dataclasses.replace(history, size=record.spec.size))
+        if found.size < record.status.history.size:
+            pool.backend.expand(record.id, record.status.history.size)
+        return record
 
     def _amend_passport(self, record: Volume, found: Found, pool: ServedPool) -> None:
         """Let the bytes say what a later class made of the volume, so that `adopt` knows."""
@@ -152,24 +174,32 @@ class Maker:
         if passport is not None and (passport.tier, passport.overrides) != (qos.tier, qos.overrides):
             pool.backend.amend(record.id, dataclasses.replace(passport, tier=qos.tier, overrides=dict(qos.overrides)))
 
-    def _device(self, record: Volume, pool: ServedPool) -> Device | None:
-        """Return the volume's device when it is up. Who was not staged, and wants nothing new, is not looked for."""
-        seen = record.status.seen
-        if not seen.device and seen.generation >= record.generation:
-            return None
-        return self._stack.device(pool.backend, record.id)
+    def _staged(self, record: Volume, device: Device | None) -> str:
+        """Return where a volume is staged; of a stage that was cut before it noted this, the kernel knows."""
+        if device is None or record.status.seen.staged:
+            return record.status.seen.staged if device else ""
+        return next((str(mount.target) for mount in self._stack.mounts(device)), "")
 
     def _delete(self, record: Volume | Snapshot, pool: ServedPool) -> None:
         """Free the bytes, unless the kernel says that somebody uses them. Condemned comes first and is for good."""
         history = record.status.history
         if not history.condemned:
-            self._stack.check_unused(pool.backend, record.id)
+            try:
+                self._stack.check_unused(pool.backend, record.id)
+            except InUse as error:
+                if isinstance(record, Volume) and history.made:
+                    self._conform(record, pool, error)
+                raise
             record = self._write(record, dataclasses.replace(history, condemned=True))
         self.let_go(record.id, pool)
         pool.backend.delete(record.id)
-        with contextlib.suppress(Stale):
-            self._store.remove(record)
+        self._forget(record)
         pool.ledger.settle(record.id, 0)
+
+    def _forget(self, record: Volume | Snapshot) -> None:
+        """Remove a record that stands for no bytes. A power cut brings it back at worst, to be removed again."""
+        with contextlib.suppress(Stale):
+            self._store.remove(record, durable=False)
 
     def let_go(self, record_id: str, pool: ServedPool) -> None:
         """Lift a volume's limits and take its devices down, in this order: a device's number is used again."""
@@ -180,8 +210,7 @@ class Maker:
 
     def failed(self, record: Volume | Snapshot, error: StorageError) -> None:
         """Write into the record why this generation can't be followed."""
-        failure = Failure(record.generation, type(error).__name__, str(error))
-        self._observe(record, error=failure)
+        self._observe(record, error=_failure(record, error))
 
     def _write(self, record: A, history: History) -> A:
         status = dataclasses.replace(record.status, history=history)
@@ -210,6 +239,10 @@ class Maker:
             made=datetime.now(UTC).isoformat(),
             format_done=formatted,
         )
+
+
+def _failure(record: Volume | Snapshot, error: StorageError) -> Failure:
+    return Failure(record.generation, type(error).__name__, str(error))
 
 
 def _source_of(record: Volume | Snapshot) -> tuple[type[Volume | Snapshot], str] | None:

@@ -7,6 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from csi_driver.errors import Busy
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 FIRST_RETRY = 0.02
 LAST_RETRY = 30.0
+LAST_RETRY_BUSY = 0.32
+"""A key that a call held is free again soon: who waits for the agent should not wait for a back-off as well."""
 LONGEST_HOLD = 1.0
 """How long, at most, a key that failed waits though it is added: noting a failure in a record adds its own key."""
 
@@ -93,7 +97,8 @@ class Queue:
                 self._work(key)
             except Exception as error:  # noqa: BLE001 - a worker must outlive every bug; `failed` makes it loud
                 self._failed(key, error)
-                delay = min(FIRST_RETRY * 2 ** self._tries.get(key, 0), LAST_RETRY)
+                last = LAST_RETRY_BUSY if isinstance(error, Busy) else LAST_RETRY
+                delay = min(FIRST_RETRY * 2 ** self._tries.get(key, 0), last)
             self._finish(key, delay)
 
     def _finish(self, key: Key, delay: float | None) -> None:

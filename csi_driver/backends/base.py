@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from csi_driver.deadline import Deadline
     from csi_driver.host.block import Device, Disk
 
+    Frozen = AbstractContextManager[Deadline | None]
+    """Holds a volume's users back; gives the time by which they must go on, None when there are none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Passport:
@@ -85,10 +88,11 @@ class Pool(Protocol):
     def create(self, passport: Passport, size: int) -> bool:
         """Make a volume of zeros, durable when it returns. False: it was there already."""
 
-    def cut(self, source: str, passport: Passport, size: int, frozen: AbstractContextManager[None]) -> bool:
+    def cut(self, source: str, passport: Passport, size: int, frozen: Frozen) -> bool:
         """Copy a volume or snapshot at once, without moving its bytes, and grow the copy to `size`.
 
         The source is held still by `frozen` while it is copied and no longer; when leaving it fails, nothing is kept.
+        Raises InUse when its users would have to wait too long: nothing is kept, and they have gone on.
         """
 
     def expand(self, record_id: str, size: int) -> bool:
@@ -98,7 +102,7 @@ class Pool(Protocol):
         """Free the bytes of a volume or snapshot. False: there were none."""
 
     def amend(self, record_id: str, passport: Passport) -> None:
-        """Replace the passport of what is there, durable when it returns. Raises Lost."""
+        """Replace the passport of what is there; durable with the volume's next flush. Raises Lost."""
 
     def never_written(self, record_id: str) -> bool:
         """Return whether the allocator knows that not one byte of the volume was ever written."""

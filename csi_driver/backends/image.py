@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from csi_driver.deadline import Deadline
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 OPEN_SECONDS = 120.0
 SECTOR_SIZE = 4096
+PRIVATE_FOLDER = 0o700
 
 
 class PoolImage:
@@ -59,6 +61,8 @@ class PoolImage:
             self._mounts.mount(device.path, folder, "xfs", ("noatime",))
         elif there.dev != device.dev:
             raise Foreign(f"{folder} shows {there.source}, not the pool's image {self._path}; unmount it first")
+        if stat.S_IMODE(folder.stat().st_mode) != PRIVATE_FOLDER:  # mkfs makes a root for everybody
+            self._kernel.chmod(folder, PRIVATE_FOLDER)
 
     def unmount(self, folder: Path) -> None:
         """Let the image go, for who takes a pool out of service."""

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING
 
 from csi_driver.backends import marker, passports
 from csi_driver.backends.base import Fill, Found, Passport
-from csi_driver.errors import Foreign, Invalid, Lost, NotFound, Unready, Unsupported
+from csi_driver.errors import Foreign, Invalid, Lost, NotFound, Unsupported
 from csi_driver.host import block
 from csi_driver.host.block import disk_under
 from csi_driver.host.facts import reflinks
-from csi_driver.host.refusals import as_unready
-from csi_driver.host.syscalls import FICLONE
+from csi_driver.host.reflink import Reflinks
+from csi_driver.host.refusals import as_unready, refused
 from csi_driver.ids import is_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from csi_driver.backends.base import Frozen
     from csi_driver.backends.image import PoolImage
     from csi_driver.deadline import Deadline
     from csi_driver.host.block import Device, Disk
@@ -49,6 +49,7 @@ class LoopBackend:
         self._images = folder / "images"
         self._new = folder / "new"
         self._kernel = kernel
+        self._reflinks = Reflinks(kernel)
         self._loops = loops
         self._filesystems = filesystems
         self._image = image
@@ -95,6 +96,8 @@ class LoopBackend:
                 if not folder.is_dir():
                     self._kernel.mkdir(folder, 0o700)
             self._kernel.fsync_dir(self._folder)
+            # What a killed life renamed or removed may not be durable yet, and records are built on it.
+            self._kernel.fsync_dir(self._images)
             for half_made in self._new.iterdir():
                 self._kernel.unlink(half_made)
             self._clones = reflinks(self._kernel, self._new).holds
@@ -116,10 +119,12 @@ class LoopBackend:
         return bool(self.look()) or (self._image is not None and self._image.exists())
 
     def fill(self) -> Fill:
-        """Return how full the file system of the pool is, in bytes."""
+        """Return how full the file system of the pool is, in bytes. Raises Unready when it can't be written."""
         self._check()
         with as_unready(f"pool folder {self._folder}"):
             status = os.statvfs(self._folder)
+            if status.f_flag & os.ST_RDONLY:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         total, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
         return Fill(total, total - free)
 
@@ -135,15 +140,15 @@ class LoopBackend:
             self._kernel.ftruncate(fd, size, path=passport.id)
         return True
 
-    def cut(self, source: str, passport: Passport, size: int, frozen: AbstractContextManager[None]) -> bool:
+    def cut(self, source: str, passport: Passport, size: int, frozen: Frozen) -> bool:
         """Share the source's extents with a new file. False: it was there."""
         origin = self._open_image(source)
         try:
             with self._made(passport) as fd:
                 if fd is None:
                     return False
-                with frozen:
-                    self._clone(origin, fd, source)
+                with frozen as by:
+                    self._clone(origin, fd, source, by)
                 if os.fstat(fd).st_size < size:
                     self._kernel.ftruncate(fd, size, path=passport.id)
         finally:
@@ -177,12 +182,11 @@ class LoopBackend:
         return changed
 
     def amend(self, record_id: str, passport: Passport) -> None:
-        """Replace the passport, durable when this returns."""
+        """Replace the passport. An fsync of the file takes it along, and every flush of a volume is one."""
         fd = self._open_image(record_id, os.O_RDWR)
         try:
             with as_unready(f"passport of {record_id}"):
                 passports.write(self._kernel, fd, passport)
-                self._kernel.fsync(fd, path=record_id)
         finally:
             os.close(fd)
 
@@ -198,7 +202,7 @@ class LoopBackend:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise Unready(f"the image of {record_id} can't be read: {error.strerror}") from error
+            raise refused(f"image of {record_id}", error) from error
         try:
             status = os.fstat(fd)
             passport = passports.read(fd)
@@ -247,10 +251,8 @@ class LoopBackend:
 
     def _check(self) -> None:
         """Raise Foreign when the folder is on another file system than when it was opened: it was unmounted."""
-        try:
+        with as_unready(f"pool folder {self._folder}"):
             number = self._folder.stat().st_dev
-        except OSError as error:
-            raise Unready(f"pool folder {self._folder} can't be looked at: {error.strerror}") from error
         if number != self._device_number:
             raise Foreign(f"pool folder {self._folder} is not mounted any more; nothing is touched until it is")
 
@@ -259,10 +261,10 @@ class LoopBackend:
         """Give a new file to fill, which gets its name when it is whole and durable; None when it has it already."""
         self._check()
         final, temporary = self._path(passport.id), self._new / (passport.id + SUFFIX)
-        if final.exists():
-            yield None
-            return
         with as_unready(f"image of {passport.id}"):
+            if final.exists():
+                yield None
+                return
             mode = READ_ONLY if passport.kind == "snapshot" else PRIVATE
             fd = self._kernel.open(temporary, os.O_CREAT | os.O_RDWR | os.O_TRUNC, mode)
             try:
@@ -278,9 +280,9 @@ class LoopBackend:
             finally:
                 os.close(fd)
 
-    def _clone(self, origin: int, fd: int, source: str) -> None:
+    def _clone(self, origin: int, fd: int, source: str, by: Deadline | None) -> None:
         try:
-            self._kernel.ioctl(fd, FICLONE, origin, path=source)
+            self._reflinks.clone(origin, fd, source, by)
         except OSError as error:
             if error.errno in (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV):
                 raise Unsupported(
@@ -294,3 +296,5 @@ class LoopBackend:
             return os.open(self._path(record_id), flags)
         except FileNotFoundError as error:
             raise Lost(f"the image of {record_id} is LOST: it is not in {self._images}") from error
+        except OSError as error:
+            raise refused(f"image of {record_id}", error) from error

@@ -18,9 +18,8 @@ from qos.limits import DevNo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
-    from csi_driver.backends.base import Passport
+    from csi_driver.backends.base import Frozen, Passport
     from csi_driver.deadline import Deadline
     from csi_driver.host.block import Disk
 
@@ -93,7 +92,7 @@ class SimBackend:
             self._pool.images[passport.id] = SimImage(passport, size)
             return True
 
-    def cut(self, source: str, passport: Passport, size: int, frozen: AbstractContextManager[None]) -> bool:
+    def cut(self, source: str, passport: Passport, size: int, frozen: Frozen) -> bool:
         """Copy a volume or snapshot. False: the copy was there."""
         self._check()
         with self._pool.lock:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from csi_driver import __version__
-from csi_driver.assemble import AgentSide, ControllerSide, Machine, enforcement, open_store, tiers_of
+from csi_driver.assemble import AgentSide, ControllerSide, Machine, enforcement, keep_udev_away, open_store, tiers_of
 from csi_driver.host.statelock import StateLock
 from csi_driver.metrics import Metrics
 from csi_driver.rpc.controller import Controller
@@ -32,13 +32,13 @@ def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     with contextlib.ExitStack() as at_end:
-        _start(config, at_end, ended)
+        start(config, at_end, ended)
         log.info("ready", endpoint=config.endpoint, node=config.node_id, ms=round((time.monotonic() - started) * 1000))
         ended.wait()
         log.info("stopping; limits, mounts and devices stay")
 
 
-def _start(config: Config, at_end: contextlib.ExitStack, ended: threading.Event) -> None:
+def start(config: Config, at_end: contextlib.ExitStack, ended: threading.Event) -> None:
     """Start everything, what others need first; `at_end` stops it in the opposite order."""
     tiers = tiers_of(config)
     metrics = Metrics()
@@ -53,6 +53,7 @@ def _start(config: Config, at_end: contextlib.ExitStack, ended: threading.Event)
     enforce = enforcement(config, machine)
     node = controller = None
     if config.role in {"all", "node"}:
+        keep_udev_away(machine)
         side = AgentSide(config, store, machine, enforce)
         side.agent.start()
         at_end.callback(side.agent.stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +25,7 @@ SHORT = 8
 """Characters of an id that are enough for people."""
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 STEP = 1024
+CONTROLS = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f]")
 NOT_A_TERMINAL = 160
 """Columns where output goes to a file or a pipe, which has no width."""
 
@@ -55,9 +57,14 @@ def table(title: str, *columns: str, right: Iterable[str] = ()) -> Table:
     return made
 
 
+def plain(text: str) -> str:
+    """Return a text, which a caller may have chosen, without what a terminal would obey."""
+    return CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 def row(to: Table, cells: Sequence[str | Text]) -> None:
     """Add a row as it is: brackets in names are no markup."""
-    to.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
+    to.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in cells))
 
 
 def human(size: float) -> str:

@@ -192,7 +192,8 @@ def print_table(found: Sequence[Line], *, wide: bool) -> None:
     out.print(table)
     for line in found:
         if said := trouble(line.volume):
-            out.print(f"{line.volume.spec.claim or line.volume.spec.name}: {said}", markup=False, style="red")
+            named = line.volume.spec.claim or line.volume.spec.name
+            out.print(show.plain(f"{named}: {said}"), markup=False, style="red")
 
 
 @app.command(epilog="Example: sluice volumes --state /var/lib/sluice")

@@ -64,6 +64,9 @@ class Offers(Generic[A]):
             if history.gone:
                 self._forget(record)
                 raise raised(history.gone)
+            if record.deleting and not history.accepted:
+                self._forget(record)
+                raise Busy(f"{self._kind.KIND} {record.id} was being withdrawn; ask again")
             if record.spec.absent or history.condemned:
                 raise Busy(f"{self._kind.KIND} {record.id} is being deleted; ask again")
             if history.made:
@@ -92,7 +95,8 @@ class Offers(Generic[A]):
                     self._store.remove(record)
                     return
                 if not record.spec.absent:
-                    record = self._store.put_spec(record.with_spec(absent=True))
+                    # The agent's `condemned` makes it durable, and without that nothing is deleted.
+                    record = self._store.put_spec(record.with_spec(absent=True), durable=False)
                 if self._deleted(record, deadline):
                     return
             except Stale:
@@ -108,7 +112,8 @@ class Offers(Generic[A]):
             if now.status.seen.generation >= record.generation:
                 return now
             error = now.status.seen.error
-            if error and error.about >= record.generation:
+            # What failed of another caller's wish is for that one to hear: a deletion that was refused, a later change.
+            if error and error.about == record.generation and error.error != InUse.__name__:
                 raise raised(error)
             if self._liveness.away(node):
                 raise Unready(f"node {node} holds {record.id} and is away; it follows when it comes back")
@@ -121,7 +126,7 @@ class Offers(Generic[A]):
         if record is None:
             return (None,)
         history = record.status.history
-        if history.made or history.gone or record.spec.absent or refusal(record):
+        if history.made or history.gone or record.spec.absent or record.deleting or refusal(record):
             return (record,)
         offer = history.accepted or record.spec.offer
         return (record,) if offer is None or self._liveness.away(offer.node) else None
@@ -143,7 +148,9 @@ class Offers(Generic[A]):
                 return
             self._store.remove(record)
         except Stale:
-            return
+            # An agent that sees our mark may be quicker to remove the record.
+            if left or self._store.get(self._kind, record.id) is not None:
+                return
         raise NoSpace("; ".join(failure.message for failure in refused.values()) or "no pool suits")
 
     def _deleted(self, record: A, deadline: Deadline) -> bool:

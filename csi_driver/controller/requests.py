@@ -44,7 +44,10 @@ class SizeRange:
 
 @dataclass(frozen=True, slots=True)
 class VolumeRequest:
-    """Hold what CreateVolume asks for. `fs_types`: those that the capabilities name; empty for block or none named."""
+    """Hold what CreateVolume asks for.
+
+    `fs_type` is the one that the capabilities name, empty for block or none named; `mount_flags` are those of each.
+    """
 
     name: str
     size: SizeRange = SizeRange()
@@ -53,5 +56,6 @@ class VolumeRequest:
     source: Source | None = None
     block: bool = False
     fs_type: str = ""
+    mount_flags: tuple[tuple[str, ...], ...] = ()
     nodes: frozenset[str] = frozenset()
     preferred: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from csi_driver.controller.lookup import find, page, there
 from csi_driver.controller.offers import Offers
-from csi_driver.errors import Busy, Conflict, Invalid, Unsupported
+from csi_driver.errors import Busy, Conflict, Invalid, Unsupported, quoted
 from csi_driver.ids import is_id, new_id
 from csi_driver.records import Offer, Pool, Snapshot, SnapshotSpec, Volume
 from csi_driver.store.base import Stale
@@ -31,7 +31,7 @@ class Snapshots:
         """Return a finished cut of a volume. A repeated call finds its own, even when the volume is gone since."""
         for key in given:
             if not key.startswith("csi.storage.k8s.io/"):
-                raise Invalid(f"parameter {key[:128]!r} is not known; a snapshot takes none")
+                raise Invalid(f"parameter {quoted(key)} is not known; a snapshot takes none")
         record_id = new_id(self._scope, Snapshot.KIND, name)
         record = self._store.get(Snapshot, record_id)
         if record is not None and record.spec.volume != volume_id:
@@ -71,6 +71,7 @@ class Snapshots:
             parameters=dict(given),
         )
         try:
-            return self._store.create(Snapshot(record_id, spec))
+            # Whoever accepts it makes it durable too; before that nothing is promised.
+            return self._store.create(Snapshot(record_id, spec), durable=False)
         except Stale:
             raise Busy(f"snapshot {name!r} is being made by another call; ask again") from None

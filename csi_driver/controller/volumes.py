@@ -9,7 +9,7 @@ from csi_driver import parameters, placement
 from csi_driver.controller.lookup import find, page, source_record
 from csi_driver.controller.offers import Offers
 from csi_driver.controller.requests import DEFAULT_SIZE, SizeRange, VolumeRequest
-from csi_driver.errors import Busy, Conflict, NoSpace, OutOfRange, Unsupported
+from csi_driver.errors import Busy, Conflict, Invalid, NoSpace, OutOfRange, Unsupported
 from csi_driver.ids import is_id, new_id
 from csi_driver.records import SIZE_STEP, Offer, Pool, Volume, VolumeSpec
 from csi_driver.store.base import Stale
@@ -42,6 +42,7 @@ class Volumes:
             record = self._offer(record_id, request)
         else:
             _check_same(record, request)
+            _check_flags(record.spec, request)
             record = self._elsewhere(record, request)
         spec = record.spec
         return self._offers.settle(record, lambda: self._pools(spec, request), deadline)
@@ -56,7 +57,7 @@ class Volumes:
         while True:
             record = self.get(volume_id)
             old = record.spec.size
-            new = max(old, size.choose(old))
+            new = max(old, size.choose(old, default=old))
             if size.limit and old > size.limit:
                 raise OutOfRange(
                     f"capacity_range: volume {volume_id} has {old} bytes, more than limit_bytes {size.limit}"
@@ -76,12 +77,20 @@ class Volumes:
         """Change the keys of the I/O budget that are given, all or none, and wait until they are in force."""
         while True:
             record = self.get(volume_id)
-            qos = parameters.modified(self._tiers, record.spec.size, record.spec.qos, mutable)
+            size = _wanted_size(record)
+            qos = parameters.modified(self._tiers, size, record.spec.qos, mutable)
             try:
-                record = self._store.put_spec(record.with_spec(qos=qos))
+                record = self._store.put_spec(record.with_spec(size=size, qos=qos))
             except Stale:
                 continue
             return self._offers.follow(record, deadline)
+
+    def check_parameters(self, record: Volume, given: Mapping[str, str], mutable: Mapping[str, str]) -> None:
+        """Raise Invalid unless the volume is what these parameters, where there are any, would have made of it."""
+        if given and dict(given) != dict(record.spec.parameters):
+            raise Invalid(f"parameters: volume {record.id} was made with others")
+        if mutable and parameters.modified(self._tiers, record.spec.size, record.spec.qos, mutable) != record.spec.qos:
+            raise Invalid(f"mutable_parameters: volume {record.id} has others")
 
     def get(self, volume_id: str) -> Volume:
         """Return a volume that was made and isn't being deleted. Raises NotFound."""
@@ -104,10 +113,12 @@ class Volumes:
 
     def _offer(self, record_id: str, request: VolumeRequest) -> Volume:
         spec = self._wanted(request)
+        _check_flags(spec, request)
         first = self._pools(spec, request)[0]
         offered = dataclasses.replace(spec, offer=Offer(1, first.spec.node, first.id))
         try:
-            return self._store.create(Volume(record_id, offered))
+            # Whoever accepts it makes it durable too; before that nothing is promised.
+            return self._store.create(Volume(record_id, offered), durable=False)
         except Stale:
             raise Busy(f"volume {request.name!r} is being created by another call; ask again") from None
 
@@ -176,6 +187,19 @@ class Volumes:
                 self._store.put_spec(record.with_spec(size=old, qos=qos))
             except Stale:
                 continue
+
+
+def _check_flags(spec: VolumeSpec, request: VolumeRequest) -> None:
+    """Raise Invalid for mount flags that a stage of the volume would refuse."""
+    for flags in request.mount_flags:
+        parameters.check_mount_options(spec.file_system.type, flags, "volume_capabilities: mount_flags")
+
+
+def _wanted_size(record: Volume) -> int:
+    """Return the size that is still wanted: not one that the pool has refused, though its caller never heard so."""
+    error = record.status.seen.error
+    refused = error is not None and error.error == NoSpace.__name__ and error.about >= record.generation
+    return record.status.history.size if refused else record.spec.size
 
 
 def _check_same(record: Volume, request: VolumeRequest) -> None:

@@ -111,7 +111,7 @@ def named(name: str) -> Device:
 
 def size_bytes(dev: DevNo, sys: Path = SYS) -> int:
     """Return the size in bytes. Raises NotFound, Unready."""
-    return _number(sysfs(dev, sys) / "size") * SECTOR
+    return _of_device(dev, "size", sys) * SECTOR
 
 
 def sector_size(dev: DevNo, sys: Path = SYS) -> int:
@@ -121,7 +121,7 @@ def sector_size(dev: DevNo, sys: Path = SYS) -> int:
 
 def read_only(dev: DevNo, sys: Path = SYS) -> bool:
     """Return whether the kernel refuses writes to the device. Raises NotFound, Unready."""
-    return _number(sysfs(dev, sys) / "ro") != 0
+    return _of_device(dev, "ro", sys) != 0
 
 
 def holders(dev: DevNo, sys: Path = SYS) -> tuple[str, ...]:
@@ -247,8 +247,22 @@ def _text(*candidates: Path) -> str:
     return ""
 
 
-def _number(path: Path) -> int:
+def _of_device(dev: DevNo, name: str, sys: Path) -> int:
+    """Return a number that a device's own folder has. Through the link there: to resolve it first costs ten calls."""
     try:
-        return int(path.read_text())
+        return _number(f"{sys}/dev/block/{dev}/{name}")
+    except Unready as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise NotFound(f"the kernel has no block device {dev}") from error
+        raise
+
+
+def _number(path: Path | str) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            return int(os.read(fd, 64))
+        finally:
+            os.close(fd)
     except (OSError, ValueError) as error:
         raise Unready(f"{path} can't be read: {error}") from error

@@ -56,14 +56,15 @@ class Filesystems:
         self._runner = runner
         self._kernel = kernel
 
-    def kind(self, path: Path) -> str | None:
+    def kind(self, path: Path, *, brief: bool = False) -> str | None:
         """Return what is on a device or in an image: "ext4", "xfs", another name, "unknown data", or None for zeros.
 
+        Looks at a mebibyte at each end, with `brief` at as much as most superblocks are in.
         Reads past the page cache, which may be older than what a mapping above the device wrote. Raises Unready on any
         read error: what can't be read is not touched.
         """
         try:
-            first, last, size = _ends(path)
+            first, last, size = _ends(path, signatures.BRIEF if brief else signatures.AREA)
         except OSError as error:
             raise Unready(f"read error on {path}: {error.strerror}, not touching it") from error
         return signatures.kind_of(first, last, size)
@@ -248,8 +249,8 @@ def _size_of(path: Path) -> int:
         raise NotFound(f"no image or device at {path}: {error.strerror}") from error
 
 
-def _ends(path: Path) -> tuple[bytes, bytes, int]:
-    """Return the first and last AREA bytes and the size. O_DIRECT where the file system has it."""
+def _ends(path: Path, area: int) -> tuple[bytes, bytes, int]:
+    """Return the first and last bytes, `area` of each, and the size. O_DIRECT where the file system has it."""
     size = _size_of(path)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_DIRECT)
@@ -259,8 +260,8 @@ def _ends(path: Path) -> tuple[bytes, bytes, int]:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         # Whole blocks, as O_DIRECT wants; an image of ours always ends at one.
-        last = max(0, size - signatures.AREA) // BLOCK * BLOCK
-        return _read(fd, 0, min(size, signatures.AREA)), _read(fd, last, size - last), size
+        last = max(0, size - area) // BLOCK * BLOCK
+        return _read(fd, 0, min(size, area)), _read(fd, last, size - last), size
     finally:
         os.close(fd)
 

@@ -21,6 +21,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from csi_driver.deadline import Deadline
 from csi_driver.errors import Busy, Unready
 from csi_driver.host.syscalls import FIFREEZE, FITHAW
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 SCRIPT = Path(__file__).with_name("deadman.py")
 # The longest that a volume stays frozen. Pods see it as one slow write.
 LIMIT_S = 10.0
+# What of it a cut may take; the rest is for freezing and for the last step of the cut.
+BODY_SHARE = 0.9
 # How long an answer of the dead man may take: it opens one file. Python's start at its first use is in it.
 ANSWER_S = 5.0
 
@@ -42,7 +45,7 @@ class DeadMan:
 
     def __init__(self, *, limit: float = LIMIT_S, prefix: Sequence[str] = (), cgroup: Path | None = None) -> None:
         """Take the seconds after which it undoes, a command to start it by, and a cgroup folder to move it to."""
-        self._limit = limit
+        self.limit = limit
         self._prefix = tuple(prefix)
         self._cgroup = cgroup
         self._process: subprocess.Popen[bytes] | None = None
@@ -57,7 +60,7 @@ class DeadMan:
         """
         token = uuid.uuid4().hex
         told = what.encode(errors="surrogateescape").hex() if kind == "fs" else what
-        answer = self._ask(f"arm {token} {self._limit} {kind} {told}")
+        answer = self._ask(f"arm {token} {self.limit} {kind} {told}")
         if answer != "ok":
             raise Unready(f"can't freeze {what}: the dead man says {answer!r}")
         try:
@@ -68,7 +71,7 @@ class DeadMan:
             raise
         answer = self._ask(f"disarm {token}")
         if answer != "ok":
-            raise Unready(f"{what} was frozen for more than {self._limit} s and let go; nothing cut meanwhile is good")
+            raise Unready(f"{what} was frozen for more than {self.limit} s and let go; nothing cut meanwhile is good")
 
     def close(self) -> None:
         """End the dead man; what is armed is undone."""
@@ -140,8 +143,10 @@ class Freezer:
         self._dead_man = dead_man
 
     @contextlib.contextmanager
-    def frozen(self, mounted: Path | None, dm_name: str | None = None) -> Iterator[None]:
+    def frozen(self, mounted: Path | None, dm_name: str | None = None) -> Iterator[Deadline]:
         """Keep the file system at a path still, its log clean and its data on the device, while the body runs.
+
+        Gives the time by which the body should be done: the dead man lets go a little later.
 
         By suspending the mapped device below it, whose holder it must be; without one by FIFREEZE. Without a path the
         device has no file system: suspending it lets what is under way land and holds back the rest. Raises Unready,
@@ -151,12 +156,13 @@ class Freezer:
             self._refuse_suspended(dm_name)
         if mounted is not None:
             self._kernel.syncfs(mounted)  # what is written now need not be written during the freeze
+        by = Deadline(self._dead_man.limit * BODY_SHARE)
         with contextlib.ExitStack() as stack:
             if dm_name:
                 stack.enter_context(self._suspended(dm_name))
             elif mounted is not None:
                 stack.enter_context(self._frozen(mounted))
-            yield
+            yield by
 
     def _refuse_suspended(self, name: str) -> None:
         """Raise Busy for a device that is suspended: a syncfs of what is on it would hang until it is resumed."""

@@ -20,6 +20,7 @@ from csi_driver.errors import Busy, Foreign, InUse, NotFound, Unknown, Unready
 from csi_driver.host import block, loopinfo
 from csi_driver.host.block import Device, Inode, inode_of, loop_status
 from csi_driver.host.loopinfo import Attached
+from csi_driver.host.refusals import refused
 from csi_driver.host.syscalls import (
     LO_FLAGS_DIRECT_IO,
     LO_FLAGS_READ_ONLY,
@@ -65,8 +66,10 @@ class LoopDevices:
         """
         try:
             fd = os.open(image, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_NONBLOCK)
-        except OSError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFound(f"can't attach {image}: {error.strerror}") from error
+        except OSError as error:  # the file is there
+            raise refused(f"can't attach {image}", error) from error
         try:
             with self._only_one(image, inode_of(fd)) as inode:
                 if found := self._find(inode):
@@ -183,9 +186,9 @@ class LoopDevices:
             return (what.device, what.inode) if loopinfo.has(what.device, what.inode) else None
         if isinstance(what, Path):
             at = loopinfo.inode_if_there(what)
-            if at is not None and (device := self._find(at)):
-                return device, at
-            return (orphan.device, orphan.inode) if (orphan := self._orphan(what)) else None
+            if at is None:
+                return (orphan.device, orphan.inode) if (orphan := self._orphan(what)) else None
+            return (device, at) if (device := self._find(at)) else None
         for inode, device in list(self._known.items()):
             if device == what:
                 return (device, inode) if loopinfo.has(device, inode) else None

@@ -72,12 +72,10 @@ def backing(device: Device) -> str | None:
 
 def status(device: Device) -> tuple[Inode, int] | None:
     """Return the inode behind a loop device and its LO_FLAGS, None if it is free."""
-    if backing(device) is None:
-        return None
     try:
         with opened(device, os.O_RDONLY) as fd:
             inode, _, _, flags = loop_status(fd)
-    except (OSError, NotFound):
+    except OSError:
         return None
     return inode, flags
 

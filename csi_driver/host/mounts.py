@@ -89,9 +89,9 @@ class Mounts:
         """Return the topmost mount exactly at this path, None if there is none. Raises Invalid for a symbolic link."""
         return mountinfo.at(target)
 
-    def of(self, dev: DevNo) -> tuple[Mount, ...]:
-        """Return the mounts of a device's file system."""
-        return mountinfo.of(dev)
+    def of(self, *devs: DevNo) -> tuple[Mount, ...]:
+        """Return the mounts of these devices' file systems, in the kernel's order."""
+        return mountinfo.of(*devs)
 
     def mount(self, source: Path | str, target: Path, fstype: str, options: Sequence[str] = ()) -> bool:
         """Mount a file system unless it is mounted there already. Return whether it had to be.
@@ -138,7 +138,7 @@ class Mounts:
         EBUSY is tried again until the deadline, then InUse says which processes have files open below.
         """
         place = real_target(target)
-        if mountinfo.at(place) is None:
+        if not mountinfo.mounted(place):
             return False
         try:
             wait_for(f"{place} is unmounted", lambda: self._unmounted(place), deadline)
@@ -162,7 +162,7 @@ class Mounts:
                 return False
             if error.errno not in (errno.EINVAL, errno.ENOENT):  # else somebody else was quicker
                 raise Unready(f"can't unmount {place}: {error}") from error
-        return mountinfo.at(place) is None
+        return not mountinfo.mounted(place)
 
 
 def split_options(options: Sequence[str]) -> tuple[int, str]:
@@ -171,7 +171,8 @@ def split_options(options: Sequence[str]) -> tuple[int, str]:
     for option in (part for given in options for part in given.split(",") if part):
         name = option.partition("=")[0]
         if name in REFUSED or "\0" in option:
-            raise Invalid(f"mount option {option!r} is not allowed here")
+            # Not the option itself: CSI's mount_flags may hold a secret.
+            raise Invalid("mount options: one of them changes what mount does, and is not allowed")
         if option in SET:
             flags |= SET[option]
         elif option in CLEARED:

@@ -12,6 +12,10 @@ from typing import NamedTuple
 MIB = 1 << 20
 # What is looked at, at each end of a device.
 AREA = MIB
+BRIEF = 128 << 10
+"""Enough for all but the end of a ZFS label: btrfs is at 64 KiB, all others are nearer to an end."""
+
+_ZEROS = bytes(AREA)
 UNKNOWN = "unknown data"
 EXT_MAGIC = 0xEF53
 
@@ -75,7 +79,7 @@ def kind_of(first: bytes, last: bytes, size: int) -> str | None:
 
 def any_set(data: bytes) -> bool:
     """Return whether a byte is not zero."""
-    return data != bytes(len(data))  # one memcmp: 20 times quicker than a count
+    return data != _ZEROS[: len(data)]  # one memcmp: 20 times quicker than a count
 
 
 def _ext(first: bytes) -> str | None:

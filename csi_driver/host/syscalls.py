@@ -36,7 +36,7 @@ OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC, MOVE_MOUNT_F_EMPTY_PATH, MOUNT_ATTR_RDONLY =
 # One number on every architecture but alpha, as all calls since 5.x.
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_MOUNT_SETATTR = 428, 429, 442
 
-FICLONE = 0x40049409
+FICLONE, FICLONERANGE, FS_IOC_FSGETXATTR = 0x40049409, 0x4020940D, 0x801C581F
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 BLKGETSIZE64, BLKFLSBUF, BLKROSET = 0x80081272, 0x1261, 0x125D
 EXT4_IOC_RESIZE_FS = 0x40086610
@@ -203,6 +203,10 @@ class Kernel:
     def mkdir(self, path: Path, mode: int = 0o750) -> None:
         """Make a folder."""
         self._effect("mkdir", path, lambda: path.mkdir(mode))
+
+    def chmod(self, path: Path, mode: int) -> None:
+        """Set who may use a file or folder."""
+        self._effect("chmod", path, lambda: path.chmod(mode))
 
     def rmdir(self, path: Path) -> None:
         """Remove an empty folder."""

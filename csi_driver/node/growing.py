@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from csi_driver.errors import OutOfRange
-from csi_driver.host import block
 from csi_driver.node.uses import Stats, known_id
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class Growing:
         """
         with self._locks.hold(known_id(volume_id), "NodeExpandVolume of"):
             device, mount = self._staged.at(volume_id, path)
-            size = block.size_bytes(device.dev)
+            size = self._staged.size(device)
             if size < required:
                 raise OutOfRange(f"capacity_range: volume {volume_id} has {size} bytes, {required} are required")
             if mount.dev == device.dev:
@@ -48,7 +47,7 @@ class Growing:
         """Measure a volume at a path where it is staged or published. Raises NotFound."""
         device, mount = self._staged.at(known_id(volume_id), path)
         usage = self._filesystems.usage(path) if mount.dev == device.dev else None
-        return Stats(block.size_bytes(device.dev), usage, self._abnormal(volume_id, device, mount))
+        return Stats(self._staged.size(device), usage, self._abnormal(volume_id, device, mount))
 
     def _abnormal(self, volume_id: str, device: Device, mount: Mount) -> str:
         """Return what is wrong with a volume in use, "" when nothing is."""

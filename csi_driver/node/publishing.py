@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
 
-from csi_driver.errors import Conflict, InUse, Invalid, NotFound, NotStaged
-from csi_driver.host.mountinfo import real_target
+from csi_driver.errors import Conflict, InUse, Invalid, NotFound, NotStaged, Unready
 from csi_driver.host.refusals import as_unready
-from csi_driver.node.uses import known_id
+from csi_driver.node.uses import known_id, place
+from csi_driver.parameters import check_mount_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from csi_driver.node.staged import Staged
     from csi_driver.node.uses import Use
     from csi_driver.stack import Stack
+
+
+TARGET = "target_path"
 
 
 class Publishing:
@@ -38,7 +42,9 @@ class Publishing:
     def publish(self, volume_id: str, staging: Path, target: Path, use: Use) -> None:
         """Show a staged volume at one more path. Raises NotStaged, Conflict, InUse."""
         with self._locks.hold(known_id(volume_id), "NodePublishVolume of"):
-            staging, target = real_target(staging), real_target(target)
+            staging, target = place(staging, "staging_target_path"), place(target, TARGET)
+            if target.is_relative_to(staging):
+                raise Invalid(f"{TARGET}: {target} is the staging path, or within the volume itself")
             device = self._device(volume_id, staging, use)
             published = [mount for mount in self._stack.mounts(device) if mount.target != staging]
             if at_target := next((mount for mount in published if mount.target == target), None):
@@ -52,6 +58,7 @@ class Publishing:
     def unpublish(self, volume_id: str, target: Path, deadline: Deadline) -> None:
         """Take a volume away from one path, and the path with it. Fine when it isn't there."""
         with self._locks.hold(known_id(volume_id), "NodeUnpublishVolume of"):
+            target = place(target, TARGET)
             mount = self._mounts.at(target)
             if mount is not None:
                 self._check_ours(mount, volume_id)
@@ -64,10 +71,14 @@ class Publishing:
             if self._staged.record(volume_id) is None:
                 raise NotFound(f"volume_id: there is no volume {volume_id}")
             raise NotStaged(f"volume {volume_id} is not staged on this node; stage it first")
-        if not use.block:
+        if use.block:
+            if mounted := [str(mount.target) for mount in self._stack.mounts(device) if mount.dev == device.dev]:
+                raise NotStaged(f"volume {volume_id} is staged as a file system at {mounted[0]}, not as a device")
+        else:
             mount = self._mounts.at(staging)
             if mount is None or mount.dev != device.dev:
                 raise NotStaged(f"staging_target_path: volume {volume_id} is not staged at {staging}")
+            check_mount_options(mount.fstype, use.mount_flags, "mount_flags")
         return device
 
     def _bind(self, source: Path, target: Path, use: Use) -> None:
@@ -87,17 +98,13 @@ class Publishing:
 
     def _make_target(self, target: Path, use: Use) -> bool:
         """Make the file or folder to bind to; False when it was there."""
-        try:
-            mode = target.lstat().st_mode
-        except FileNotFoundError:
-            pass
-        else:
-            if stat.S_ISREG(mode) if use.block else stat.S_ISDIR(mode):
-                return False
-            raise Invalid(f"target_path: {target} is there and is not a {'file' if use.block else 'folder'}")
-        if not target.parent.is_dir():
-            raise Invalid(f"target_path: {target.parent} is not a folder; the caller must make it")
-        with as_unready(f"target_path: {target}"):
+        with as_unready(f"{TARGET}: {target}"):
+            if (there := _status(target)) is not None:
+                if stat.S_ISREG(there.st_mode) if use.block else stat.S_ISDIR(there.st_mode):
+                    return False
+                raise Invalid(f"{TARGET}: {target} is there and is not a {'file' if use.block else 'folder'}")
+            if not target.parent.is_dir():
+                raise Invalid(f"{TARGET}: {target.parent} is not a folder; the caller must make it")
             if use.block:
                 os.close(self._kernel.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
             else:
@@ -106,12 +113,27 @@ class Publishing:
 
     def _remove_target(self, target: Path) -> None:
         """Remove the bare file or folder that a volume was shown at; never anything that holds data."""
-        with as_unready(f"target_path: {target}"), contextlib.suppress(FileNotFoundError):
-            status = target.lstat()
-            if stat.S_ISDIR(status.st_mode):
-                self._kernel.rmdir(target)
-            elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
-                self._kernel.unlink(target)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                status = _status(target)
+                if status is not None and stat.S_ISDIR(status.st_mode):
+                    self._kernel.rmdir(target)
+                elif status is not None and stat.S_ISREG(status.st_mode) and status.st_size == 0:
+                    self._kernel.unlink(target)
+        except OSError as error:
+            if error.errno == errno.ENOTEMPTY:
+                raise InUse(f"{TARGET}: {target} holds files, none of them the volume's; move them away") from error
+            raise Unready(f"{TARGET}: {target}: {error.strerror}") from error
+
+
+def _status(target: Path) -> os.stat_result | None:
+    """Return what stands at a path, None where nothing can: a folder on the way is missing, or is none."""
+    try:
+        return target.lstat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
 
 
 def _check_same(mount: Mount, use: Use, volume_id: str) -> None:

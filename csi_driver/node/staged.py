@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from csi_driver.errors import Lost, NotFound, StorageError
+from csi_driver.errors import Invalid, Lost, NotFound, StorageError
+from csi_driver.node.uses import place
 from csi_driver.records import Volume
 from csi_driver.store.base import Stale, change_status
 
@@ -58,13 +59,21 @@ class Staged:
                 return device
         return None
 
+    def size(self, device: Device) -> int:
+        """Return the bytes that a device has."""
+        return self._stack.size(device)
+
     def at(self, volume_id: str, path: Path) -> tuple[Device, Mount]:
         """Return the device and the mount of a volume at a path. Raises NotFound, naming the field."""
         device = self.device(volume_id)
         if device is None:
             raise NotFound(f"volume_id: volume {volume_id} is not staged on this node")
+        try:
+            real = place(path, "volume_path")
+        except Invalid as error:
+            raise NotFound(str(error)) from error
         for mount in self._stack.mounts(device):
-            if mount.target == path:
+            if mount.target == real:
                 return device, mount
         raise NotFound(f"volume_path: volume {volume_id} is not at {path}")
 

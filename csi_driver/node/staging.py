@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from csi_driver.errors import Conflict, InUse, Invalid, StorageError, Unready
-from csi_driver.host import block
-from csi_driver.host.mountinfo import is_read_only, real_target
+from csi_driver.host.mountinfo import is_read_only
 from csi_driver.host.refusals import as_unready
-from csi_driver.node.uses import Use, fs_type_for, known_id
+from csi_driver.node.uses import Use, fs_type_for, known_id, place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
     from qos.limits import Limits
 
 log = structlog.get_logger(__name__)
+
+STAGING = "staging_target_path"
 
 
 class Staging:
@@ -64,10 +65,14 @@ class Staging:
         with self._locks.hold(known_id(volume_id), "NodeStageVolume of"):
             record, pool = self._staged.volume(volume_id)
             use = dataclasses.replace(use, fs_type=fs_type_for(record, use))
-            staging = real_target(staging)
-            if not use.block and not staging.is_dir():
-                raise Invalid(f"staging_target_path: {staging} is not a folder")
-            new = self._stack.device(pool.backend, volume_id) is None
+            staging = place(staging, STAGING)
+            with as_unready(f"{STAGING}: {staging}"):
+                if not use.block and not staging.is_dir():
+                    raise Invalid(f"{STAGING}: {staging} is not a folder")
+            there = self._stack.device(pool.backend, volume_id)
+            new = there is None
+            if there is not None:
+                self._check_use(record, there, staging, use)
             try:
                 device, limits = self._up(record, pool, staging, use, deadline)
             except BaseException:
@@ -79,10 +84,11 @@ class Staging:
     def unstage(self, volume_id: str, staging: Path, deadline: Deadline) -> None:
         """Take a volume's mount, limits and devices away. Fine when there are none. Raises InUse."""
         with self._locks.hold(known_id(volume_id), "NodeUnstageVolume of"):
+            staging = place(staging, STAGING)
             for pool in self._pools:
                 device = self._stack.device(pool.backend, volume_id)
                 if device is not None:
-                    self._unmount(device, volume_id, real_target(staging), deadline)
+                    self._unmount(device, volume_id, staging, deadline)
                     self._limiting.lift(device)
                 self._stack.down(pool.backend, volume_id, deadline)
             self._staged.observe(volume_id, staged="", device="", limits=None)
@@ -93,8 +99,7 @@ class Staging:
         history, file_system = record.status.history, record.spec.file_system
         device = self._stack.up(pool.backend, record.id, history.sector_size, history.size, deadline)
         if file_system.read_ahead_kib is not None:
-            with as_unready(f"read-ahead of {device.path}"):
-                block.set_read_ahead(self._kernel, device.dev, file_system.read_ahead_kib)
+            self._stack.set_read_ahead(self._kernel, device, file_system.read_ahead_kib)
         if use.block:
             self._formatting.hand_out_raw(record)
             return device, self._limiting.apply(record, device)
@@ -111,6 +116,23 @@ class Staging:
         self._filesystems.grow(device, use.fs_type, mounted=staging, deadline=deadline, prefix=prefix)
         return device, limits
 
+    def _check_use(self, record: Volume, device: Device, staging: Path, use: Use) -> None:
+        """Raise Conflict for a volume that is in use in the other form, InUse for one that is staged elsewhere.
+
+        A device that a pod has in its hands is never mounted: what stands there is the pod's. And of two staging paths
+        neither could be unstaged, for the other's sake.
+        """
+        mounts = self._stack.mounts(device)
+        other = [str(mount.target) for mount in mounts if (mount.dev == device.dev) == use.block]
+        if other:
+            form, asked = ("file system", "block device") if use.block else ("block device", "file system")
+            raise Conflict(f"volume {record.id} is in use as a {form} at {', '.join(other)}; it can't be a {asked} too")
+        # Somebody unmounted the staging path behind our back when pods have the volume and only its record knows it.
+        here = record.status.seen.staged == str(staging) or any(mount.target == staging for mount in mounts)
+        if mounts and not use.block and not here:
+            where = record.status.seen.staged or str(mounts[0].target)
+            raise InUse(f"{STAGING}: volume {record.id} is staged at {where}; unstage it there first")
+
     def _check_mounted(self, device: Device, staging: Path, use: Use) -> None:
         """Raise unless the staging path shows this device, alive, and writable if it is meant to be."""
         mount = self._mounts.at(staging)
@@ -119,7 +141,7 @@ class Staging:
             raise Conflict(f"staging_target_path: {staging} shows {shows}, not {device.path} ({use.fs_type})")
         if is_read_only(mount) and "ro" not in use.mount_flags:
             raise Unready(f"{device.path} is read-only at {staging}: the kernel log says why; check its file system")
-        if not block.size_bytes(device.dev):
+        if not self._stack.size(device):
             raise Unready(f"{device.path} is dead: it has no bytes; unstage the volume and stage it again")
 
     def _undo(self, volume_id: str, backend: Backend, staging: Path, use: Use, deadline: Deadline) -> None:

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.wrappers_pb2 import Int64Value
 
-from csi_driver.controller.requests import VolumeRequest
+from csi_driver.controller.requests import SizeRange, VolumeRequest
 from csi_driver.errors import Invalid, Unsupported
 from csi_driver.node.uses import fs_type_for
-from csi_driver.parameters import check_mount_options
 from csi_driver.rpc import convert, csi_pb2
 from csi_driver.rpc.csi_pb2_grpc import ControllerServicer
-from csi_driver.rpc.intercept import deadline_of
+from csi_driver.rpc.intercept import deadline_of, one_line
 
 if TYPE_CHECKING:
     import grpc
@@ -60,21 +59,20 @@ class Controller(ControllerServicer):
         """Make a volume, empty or from a snapshot or volume."""
         name = convert.text(request.name, "name")
         uses = convert.uses(request.volume_capabilities)
-        for use in uses:
-            if not use.block:
-                check_mount_options(use.fs_type or request.parameters.get("fsType", ""), use.mount_flags, "mount_flags")
-        needs = request.accessibility_requirements
+        needs, field = request.accessibility_requirements, "accessibility_requirements"
+        given = request.HasField
         record = self._volumes.create(
             VolumeRequest(
                 name=name,
-                size=convert.size_range(request.capacity_range),
+                size=convert.size_range(request.capacity_range) if given("capacity_range") else SizeRange(),
                 parameters=convert.pairs(request.parameters, "parameters"),
                 mutable=convert.pairs(request.mutable_parameters, "mutable_parameters"),
-                source=convert.source(request.volume_content_source),
+                source=convert.source(request.volume_content_source) if given("volume_content_source") else None,
                 block=all(use.block for use in uses),
                 fs_type=next((use.fs_type for use in uses if use.fs_type), ""),
-                nodes=frozenset(convert.nodes(needs.requisite, self._key)),
-                preferred=convert.nodes(needs.preferred, self._key),
+                mount_flags=tuple(use.mount_flags for use in uses),
+                nodes=frozenset(convert.nodes(needs.requisite, self._key, field)),
+                preferred=convert.nodes(needs.preferred, self._key, field),
             ),
             deadline_of(context),
         )
@@ -106,17 +104,21 @@ class Controller(ControllerServicer):
         volume_id = convert.text(request.volume_id, "volume_id")
         if not request.volume_capabilities:
             raise Invalid("volume_capabilities is missing")
+        context_given = convert.pairs(request.volume_context, "volume_context")
+        parameters = convert.pairs(request.parameters, "parameters")
+        mutable = convert.pairs(request.mutable_parameters, "mutable_parameters")
         record = self._volumes.get(volume_id)
         try:
             for use in convert.uses(request.volume_capabilities):
                 fs_type_for(record, use)
+            self._volumes.check_parameters(record, parameters, mutable)
         except Invalid as error:
-            return csi_pb2.ValidateVolumeCapabilitiesResponse(message=str(error))
+            return csi_pb2.ValidateVolumeCapabilitiesResponse(message=one_line(str(error)))
         response = csi_pb2.ValidateVolumeCapabilitiesResponse()
         response.confirmed.volume_capabilities.extend(request.volume_capabilities)
-        response.confirmed.volume_context.update(request.volume_context)
-        response.confirmed.parameters.update(request.parameters)
-        response.confirmed.mutable_parameters.update(request.mutable_parameters)
+        response.confirmed.volume_context.update(context_given)
+        response.confirmed.parameters.update(parameters)
+        response.confirmed.mutable_parameters.update(mutable)
         return response
 
     def ListVolumes(
@@ -146,7 +148,7 @@ class Controller(ControllerServicer):
         uses = convert.uses(request.volume_capabilities) if request.volume_capabilities else []
         node = None
         if request.HasField("accessible_topology"):
-            (node,) = convert.nodes([request.accessible_topology], self._key)
+            (node,) = convert.nodes([request.accessible_topology], self._key, "accessible_topology")
         parameters = convert.pairs(request.parameters, "parameters")
         fs_type = next((use.fs_type for use in uses if use.fs_type), "")
         block = bool(uses) and all(use.block for use in uses)
@@ -179,7 +181,10 @@ class Controller(ControllerServicer):
     ) -> csi_pb2.ListSnapshotsResponse:
         """List snapshots by id, a page at a time; of one volume, or one alone."""
         limit = _limit(request.max_entries)
-        chosen = (request.snapshot_id, request.source_volume_id)
+        chosen = (
+            convert.optional_text(request.snapshot_id, "snapshot_id"),
+            convert.optional_text(request.source_volume_id, "source_volume_id"),
+        )
         records, token = self._snapshots.page(request.starting_token, limit, *chosen)
         response = csi_pb2.ListSnapshotsResponse(next_token=token)
         for record in records:
@@ -200,8 +205,9 @@ class Controller(ControllerServicer):
         volume_id = convert.text(request.volume_id, "volume_id")
         if not request.HasField("capacity_range"):
             raise Invalid("capacity_range is missing")
-        record = self._volumes.expand(volume_id, convert.size_range(request.capacity_range), deadline_of(context))
-        block = request.volume_capability.WhichOneof("access_type") == "block"
+        size = convert.size_range(request.capacity_range)
+        block = request.HasField("volume_capability") and convert.use(request.volume_capability).block
+        record = self._volumes.expand(volume_id, size, deadline_of(context))
         return csi_pb2.ControllerExpandVolumeResponse(
             capacity_bytes=record.status.seen.size, node_expansion_required=not block
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from csi_driver.controller.requests import SizeRange
-from csi_driver.errors import Invalid
+from csi_driver.errors import Invalid, quoted
 from csi_driver.node.uses import Use
 from csi_driver.parameters import check_file_system
 from csi_driver.records import Source
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 
 LONGEST_STRING = 128
 LONGEST_MAP = 4096
-LONGEST_PATH = 4095
+LONGEST_PATH, LONGEST_NAME = 4095, 255
 """Bytes. The first two are CSI's limits; paths are longer than 128 in every cluster, and end where the kernel does."""
+
+BANNED = re.compile("[\0-\b\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""The characters that CSI bans from names: all that control a terminal, but for tab, newline and carriage return."""
 
 Mode = csi_pb2.VolumeCapability.AccessMode
 MODES = {
@@ -39,10 +43,15 @@ def text(value: str, field: str) -> str:
     """Return a required string. Raises Invalid when it is empty, too long or has control characters."""
     if not value:
         raise Invalid(f"{field} is missing")
+    return optional_text(value, field)
+
+
+def optional_text(value: str, field: str) -> str:
+    """Return a string that may be empty. Raises Invalid when it is too long or has control characters."""
     if len(value.encode()) > LONGEST_STRING:
         raise Invalid(f"{field}: {value[:32]!r}... is longer than {LONGEST_STRING} bytes")
-    if not value.isprintable():
-        raise Invalid(f"{field}: {value!r} has characters that can't be printed")
+    if BANNED.search(value):
+        raise Invalid(f"{field}: {value!r} has control characters")
     return value
 
 
@@ -50,11 +59,12 @@ def path(value: str, field: str) -> Path:
     """Return a required absolute path, free of `..`. Raises Invalid."""
     if not value:
         raise Invalid(f"{field} is missing")
+    data = value.encode()
+    if "\0" in value or len(data) > LONGEST_PATH or any(len(name) > LONGEST_NAME for name in data.split(b"/")):
+        raise Invalid(f"{field}: {quoted(value)} is no path that the kernel takes: it is too long, or has a NUL")
     found = Path(value)
-    if "\0" in value or len(value.encode()) > LONGEST_PATH:
-        raise Invalid(f"{field}: {value[:64]!r} is not a path")
     if not found.is_absolute() or ".." in found.parts:
-        raise Invalid(f"{field}: {value[:256]!r} is not an absolute path without '..'")
+        raise Invalid(f"{field}: {quoted(value)} is not an absolute path without '..'")
     return found
 
 
@@ -67,29 +77,31 @@ def pairs(value: Mapping[str, str], field: str) -> dict[str, str]:
 
 
 def size_range(message: csi_pb2.CapacityRange) -> SizeRange:
-    """Return a capacity range. Raises Invalid for negative sizes."""
+    """Return a capacity range that the caller gave. Raises Invalid when it is empty, or has negative sizes."""
     if message.required_bytes < 0 or message.limit_bytes < 0:
         raise Invalid(f"capacity_range: {message.required_bytes} to {message.limit_bytes} bytes is no range")
+    if not message.required_bytes and not message.limit_bytes:
+        raise Invalid("capacity_range: required_bytes and limit_bytes are both missing")
     return SizeRange(message.required_bytes, message.limit_bytes)
 
 
-def use(message: csi_pb2.VolumeCapability, *, read_only: bool = False) -> Use:
+def use(message: csi_pb2.VolumeCapability, *, read_only: bool = False, field: str = "volume_capability") -> Use:
     """Return how a caller means to use a volume. Raises Invalid for a capability that this driver hasn't."""
     kind = message.WhichOneof("access_type")
     if kind is None:
-        raise Invalid("volume_capability: access_type is missing; it must be block or mount")
+        raise Invalid(f"{field}: access_type is missing; it must be block or mount")
     mode = message.access_mode.mode
     if mode not in MODES:
         name = Mode.Mode.Name(mode) if mode in Mode.Mode.values() else str(mode)
         known = ", ".join(sorted(Mode.Mode.Name(each) for each in MODES))
-        raise Invalid(
-            f"volume_capability: access_mode {name} is not served, a volume is on one node; served are {known}"
-        )
+        raise Invalid(f"{field}: access_mode {name} is not served, a volume is on one node; served are {known}")
     mount = message.mount
     if mount.fs_type:
-        check_file_system(mount.fs_type, "volume_capability: fs_type")
+        check_file_system(mount.fs_type, f"{field}: fs_type")
     if mount.volume_mount_group:
-        raise Invalid("volume_capability: volume_mount_group is not served; use the pod's fsGroup")
+        raise Invalid(f"{field}: volume_mount_group is not served; use the pod's fsGroup")
+    if (size := sum(len(flag.encode()) for flag in mount.mount_flags)) > LONGEST_MAP:
+        raise Invalid(f"{field}: mount_flags: {size} bytes are more than the {LONGEST_MAP} that CSI allows")
     return Use(
         block=kind == "block",
         fs_type=mount.fs_type,
@@ -101,7 +113,7 @@ def use(message: csi_pb2.VolumeCapability, *, read_only: bool = False) -> Use:
 
 def uses(messages: Iterable[csi_pb2.VolumeCapability]) -> list[Use]:
     """Return all capabilities. Raises Invalid when there is none, or when they name different file systems."""
-    found = [use(message) for message in messages]
+    found = [use(message, field="volume_capabilities") for message in messages]
     if not found:
         raise Invalid("volume_capabilities is missing")
     if len(types := {each.fs_type for each in found if each.fs_type}) > 1:
@@ -109,23 +121,24 @@ def uses(messages: Iterable[csi_pb2.VolumeCapability]) -> list[Use]:
     return found
 
 
-def source(message: csi_pb2.VolumeContentSource) -> Source | None:
-    """Return what a volume is to be made from. Raises Invalid for a source without an id."""
+def source(message: csi_pb2.VolumeContentSource) -> Source:
+    """Return what a volume is to be made from. Raises Invalid when it is of no known kind, or has no id."""
     match message.WhichOneof("type"):
         case "snapshot":
             return Source("snapshot", text(message.snapshot.snapshot_id, "volume_content_source: snapshot_id"))
         case "volume":
             return Source("volume", text(message.volume.volume_id, "volume_content_source: volume_id"))
-    return None
+    raise Invalid("volume_content_source: type is missing; it must be snapshot or volume")
 
 
-def nodes(topologies: Iterable[csi_pb2.Topology], key: str) -> tuple[str, ...]:
+def nodes(topologies: Iterable[csi_pb2.Topology], key: str, field: str) -> tuple[str, ...]:
     """Return the nodes that topologies name, in order. Raises Invalid when they name something else."""
     found = []
     for topology in topologies:
-        if key not in topology.segments:
-            raise Invalid(f"topology: segment {dict(topology.segments)} lacks {key!r}")
-        found.append(topology.segments[key])
+        segments = pairs(topology.segments, f"{field}: segments")
+        if key not in segments:
+            raise Invalid(f"{field}: segments {quoted(', '.join(sorted(segments)))} lacks {key!r}")
+        found.append(segments[key])
     return tuple(found)
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from csi_driver.deadline import Deadline
-from csi_driver.errors import StorageError
+from csi_driver.errors import Invalid, StorageError
 from csi_driver.rpc.status import code_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ ID_FIELDS = ("volume_id", "snapshot_id", "name", "source_volume_id")
 DEFAULT_SECONDS = 60.0
 MARGIN_SECONDS = 0.5
 """How long before the caller gives up a call answers, so that it hears what was waited for."""
+
+LONGEST_MESSAGE = 2048
+"""Bytes. A status travels in HTTP/2 trailers: a byte that isn't ASCII takes three there, and clients take 8 KiB."""
 
 NODE_TAKES = frozenset({"NodeUnpublishVolume", "NodeUnstageVolume", "NodeGetVolumeStats"})
 WORKERS = {"identity": 2, "controller": 32, "node": 16, "node-takes": 8}
@@ -41,6 +45,14 @@ def deadline_of(context: grpc.ServicerContext) -> Deadline:
     left = context.time_remaining()
     seconds = DEFAULT_SECONDS if left is None else min(left, DEFAULT_SECONDS * 60)
     return Deadline(seconds - MARGIN_SECONDS)
+
+
+def one_line(text: str) -> str:
+    """Return a message as one line that can be printed, of at most 2 KiB."""
+    if text.isascii() and text.isprintable() and len(text) <= LONGEST_MESSAGE:
+        return text
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return line.encode()[:LONGEST_MESSAGE].decode(errors="ignore")
 
 
 class Intercept(grpc.ServerInterceptor):
@@ -81,11 +93,13 @@ class Intercept(grpc.ServerInterceptor):
         inner = handler.unary_unary
 
         def behave(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - any message
-            return self._call(rpc, inner, request, context)
+            return self._call(rpc, _refuse if isinstance(request, Invalid) else inner, request, context)
 
         # grpc's own switch for the pool that runs a handler (grpc/_server.py, _select_thread_pool_for_behavior).
         behave.experimental_thread_pool = self._pools[_kind(service, rpc)]  # type: ignore[attr-defined]
-        return grpc.unary_unary_rpc_method_handler(behave, handler.request_deserializer, handler.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(
+            behave, _decoded(handler.request_deserializer), handler.response_serializer
+        )
 
     def _call(self, rpc: str, inner: Any, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401
         started = time.monotonic()
@@ -97,7 +111,7 @@ class Intercept(grpc.ServerInterceptor):
                 answer = inner(request, context)
                 log.debug("answered", ms=_ms(started))
             except StorageError as error:
-                code, said = code_of(rpc, error), str(error)
+                code, said = code_of(rpc, error), one_line(str(error))
                 log.info("refused", code=code.name, reason=said, ms=_ms(started))
             except Exception as error:
                 code = code_of(rpc, error)
@@ -107,6 +121,22 @@ class Intercept(grpc.ServerInterceptor):
         if code is not grpc.StatusCode.OK:
             context.abort(code, said)
         return answer
+
+
+def _decoded(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """Return bytes that are no message as the error to answer with: grpc itself would answer INTERNAL."""
+
+    def decode(data: bytes) -> Any:  # noqa: ANN401 - any message
+        try:
+            return deserialize(data) if deserialize else data
+        except DecodeError:
+            return Invalid("the request is no message of CSI: its bytes are not protobuf, or a text in it is not UTF-8")
+
+    return decode
+
+
+def _refuse(error: Invalid, _: grpc.ServicerContext) -> None:
+    raise error
 
 
 def _ms(started: float) -> float:

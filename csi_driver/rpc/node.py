@@ -121,8 +121,10 @@ class Node(NodeServicer):
         """Grow a file system to its device."""
         volume_id = convert.text(request.volume_id, "volume_id")
         path = _known_path(request.volume_path)
-        size = convert.size_range(request.capacity_range)
-        grown = self._growing.expand(volume_id, path, size.required, deadline_of(context))
+        required = convert.size_range(request.capacity_range).required if request.HasField("capacity_range") else 0
+        if request.HasField("volume_capability"):
+            convert.use(request.volume_capability)
+        grown = self._growing.expand(volume_id, path, required, deadline_of(context))
         return csi_pb2.NodeExpandVolumeResponse(capacity_bytes=grown)
 
 

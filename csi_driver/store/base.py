@@ -6,6 +6,8 @@
   looks from time to time without being woken.
 - Removal is a mark first: a record that others may still need is seen with `deleting` set until it is removed.
 - A record is at most 256 KiB.
+- `durable=False` saves a flush where a Store has one to save. A power cut may then lose this write, but never one that
+  came before it in the same Store: the next durable write takes it along.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class Watch(Protocol):
 class Store(Protocol):
     """Keep records."""
 
-    def create(self, record: R) -> R:
+    def create(self, record: R, *, durable: bool = True) -> R:
         """Add a record at generation 1 and return it with its version. Raises Stale when the id is taken."""
 
     def get(self, kind: type[R], record_id: str) -> R | None:
@@ -64,19 +66,19 @@ class Store(Protocol):
         With `source`, only snapshots whose `spec.volume` it is.
         """
 
-    def put_spec(self, record: R) -> R:
+    def put_spec(self, record: R, *, durable: bool = True) -> R:
         """Swap the spec, raise the generation, return the new record. Raises Stale."""
 
     def put_status(self, record: R, *, durable: bool = True) -> R:
         """Swap the status, return the new record. Raises Stale.
 
-        Where nothing but `seen` changed, `durable=False` saves a flush: a power cut may then lose this write.
+        `durable=False` is for a status of which nothing but `seen` changed.
         """
 
     def mark(self, record: R) -> R:
         """Set `deleting`, which nothing takes back. Raises Stale."""
 
-    def remove(self, record: R) -> None:
+    def remove(self, record: R, *, durable: bool = True) -> None:
         """Forget a record. Raises Stale when it changed. A cut removal leaves it marked, or as it was."""
 
     def watch(self, wake: Wake) -> Watch:

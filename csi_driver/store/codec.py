@@ -93,11 +93,15 @@ class Decoded:
             version, record = known.get((kind, row[0]), _NOTHING)
             if version != row[3]:
                 record = decode(kind, [row])[0]
-                if len(known) >= MOST_DECODED:
-                    known.clear()
-                known[kind, row[0]] = (row[3], record)
+                self.learn(row[0], row[3], record)
             found.append(record)
         return found
+
+    def learn(self, raw_id: bytes, version: int, record: Record) -> None:
+        """Remember a record that is surely kept under this version."""
+        if len(self._known) >= MOST_DECODED:
+            self._known.clear()
+        self._known[type(record), raw_id] = (version, record)
 
 
 _NOTHING: tuple[int, Any] = (-1, None)

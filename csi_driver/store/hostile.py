@@ -111,7 +111,7 @@ class HostileStore:
 
     # -- writing
 
-    def create(self, record: R) -> R:
+    def create(self, record: R, *, durable: bool = True) -> R:
         """Add a record at generation 1. It must have no status yet: a Kubernetes API server would drop it."""
         if record.status != _status_at_birth(record):
             raise AssertionError(f"{record.KIND} {record.id} is created with a status: write that by put_status")
@@ -121,9 +121,9 @@ class HostileStore:
                 raise Stale(f"{record.KIND} {record.id} exists")
             return dataclasses.replace(record, generation=1, deleting=False)
 
-        return self._write("create", record, insert)
+        return self._write("create", record, insert, durable=durable)
 
-    def put_spec(self, record: R) -> R:
+    def put_spec(self, record: R, *, durable: bool = True) -> R:
         """Swap the spec, raise the generation, return the new record. An equal spec changes nothing. Raises Stale."""
 
         def change(now: R) -> R:
@@ -131,7 +131,7 @@ class HostileStore:
                 return now
             return dataclasses.replace(now, spec=record.spec, generation=now.generation + 1)
 
-        return self._swap("put spec of", record, change)
+        return self._swap("put spec of", record, change, durable=durable)
 
     def put_status(self, record: R, *, durable: bool = True) -> R:
         """Swap the status, return the new record. Raises Stale, and AssertionError when history falls back."""
@@ -148,10 +148,10 @@ class HostileStore:
         """Set `deleting`, which nothing takes back; marked already, nothing changes. Raises Stale."""
         return self._swap("mark", record, lambda now: now if now.deleting else dataclasses.replace(now, deleting=True))
 
-    def remove(self, record: Record) -> None:
+    def remove(self, record: Record, *, durable: bool = True) -> None:
         """Forget a record in two steps that others see: marked, then gone. Raises Stale when it changed between."""
         marked = self.mark(record)
-        self._swap("remove", marked, lambda _: None)
+        self._swap("remove", marked, lambda _: None, durable=durable)
 
     def _swap(self, verb: str, record: R, change: Callable[[R], R | None], *, durable: bool = True) -> R:
         def swap(now: R | None) -> R | None:

@@ -65,6 +65,7 @@ class SqliteStore:
         self._write_lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._opened = 0
+        self._flushes: bool | None = None
         self._readers: deque[sqlite3.Connection] = deque()
         with sqlite_file.explained(path):
             sqlite_file.prepare(path)
@@ -111,7 +112,7 @@ class SqliteStore:
 
     # -- writing
 
-    def create(self, record: R) -> R:
+    def create(self, record: R, *, durable: bool = True) -> R:
         """Add a record at generation 1 and return it with its version. Raises Stale when the id is taken."""
 
         def insert(db: sqlite3.Connection) -> R:
@@ -121,9 +122,9 @@ class SqliteStore:
             db.execute(_INSERT, _values(new))
             return new
 
-        return self._commit("create", record, insert)
+        return self._commit("create", record, insert, durable=durable)
 
-    def put_spec(self, record: R) -> R:
+    def put_spec(self, record: R, *, durable: bool = True) -> R:
         """Swap the spec, raise the generation, return the new record. An equal spec changes nothing. Raises Stale."""
 
         def change(now: R) -> R:
@@ -131,7 +132,7 @@ class SqliteStore:
                 return now
             return dataclasses.replace(now, spec=record.spec, generation=now.generation + 1)
 
-        return self._swap("put spec of", record, change)
+        return self._swap("put spec of", record, change, durable=durable)
 
     def put_status(self, record: R, *, durable: bool = True) -> R:
         """Swap the status, return the new record. Raises Stale."""
@@ -143,18 +144,18 @@ class SqliteStore:
         """Set `deleting`, which nothing takes back; marked already, nothing changes. Raises Stale."""
         return self._swap("mark", record, lambda now: now if now.deleting else dataclasses.replace(now, deleting=True))
 
-    def remove(self, record: Record) -> None:
+    def remove(self, record: Record, *, durable: bool = True) -> None:
         """Forget a record. Raises Stale when it changed."""
 
         def delete(db: sqlite3.Connection) -> None:
-            _unchanged(db, record)
+            self._unchanged(db, record)
             db.execute(_DELETE, codec.key_of(record))
 
-        self._commit("remove", record, delete)
+        self._commit("remove", record, delete, durable=durable)
 
     def _swap(self, verb: str, record: R, change: Callable[[R], R], *, durable: bool = True) -> R:
         def swap(db: sqlite3.Connection) -> R:
-            now = _unchanged(db, record)
+            now = self._unchanged(db, record)
             new = change(now)
             if new is now:
                 return now
@@ -162,7 +163,20 @@ class SqliteStore:
             db.execute(_UPDATE, _values(new))
             return new
 
-        return self._commit(verb, record, swap, durable=durable)
+        new = self._commit(verb, record, swap, durable=durable)
+        # Not within the transaction: the version of one that fails will be another record's.
+        self._records.learn(new.id.encode(), int(new.version), new)
+        return new
+
+    def _unchanged(self, db: sqlite3.Connection, record: R) -> R:
+        """Return the record as it is kept. Raises Stale unless that is the version which the caller read."""
+        rows = db.execute(_GET, codec.key_of(record)).fetchall()
+        if not rows:
+            raise Stale(f"{record.KIND} {record.id} is gone")
+        now = self._records.decode(type(record), rows)[0]
+        if now.version != record.version:
+            raise Stale(f"{record.KIND} {record.id} is at version {now.version}, not {record.version}")
+        return now
 
     def _commit(
         self, verb: str, record: Record, work: Callable[[sqlite3.Connection], Done], *, durable: bool = True
@@ -173,7 +187,9 @@ class SqliteStore:
         with self._write_lock, sqlite_file.explained(self._path):
             db = self._open_writer()
             try:
-                sqlite_file.flush_commits(db, durable)
+                if self._flushes is not durable:
+                    sqlite_file.flush_commits(db, durable)
+                    self._flushes = durable
                 db.execute("BEGIN IMMEDIATE")
                 done = work(db)
                 db.execute("COMMIT")
@@ -206,7 +222,7 @@ class SqliteStore:
         """Close the connection, which undoes what wasn't committed, whatever state an error left it in."""
         if self._writer is not None:
             self._writer.close()
-            self._writer = None
+            self._writer = self._flushes = None
 
     # -- watching
 
@@ -268,17 +284,6 @@ class SqliteStore:
 def _next_version(db: sqlite3.Connection) -> str:
     """Return a version that no record ever had."""
     return str(db.execute(_NEXT_VERSION).fetchall()[0][0])
-
-
-def _unchanged(db: sqlite3.Connection, record: R) -> R:
-    """Return the record as it is kept. Raises Stale unless that is the version which the caller read."""
-    rows = db.execute(_GET, codec.key_of(record)).fetchall()
-    if not rows:
-        raise Stale(f"{record.KIND} {record.id} is gone")
-    now = codec.decode(type(record), rows)[0]
-    if now.version != record.version:
-        raise Stale(f"{record.KIND} {record.id} is at version {now.version}, not {record.version}")
-    return now
 
 
 def _values(record: Record) -> tuple[str | int, ...]:

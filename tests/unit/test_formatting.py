@@ -41,7 +41,7 @@ class Formatter:
         self._kind = kind
         self._store = store
 
-    def kind(self, _: Path) -> str | None:
+    def kind(self, _: Path, **__: bool) -> str | None:
         if self._kind == "unreadable":
             raise Unready("read error, not touching it")
         return self._kind

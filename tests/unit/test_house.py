@@ -151,3 +151,11 @@ def test_every_todo_names_a_decision_that_exists() -> None:
 def _lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     body = function.body[1:] if ast.get_docstring(function) else function.body
     return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+@pytest.mark.parametrize("name", ["pydantic", "psutil", "pygments", "rich"])
+def test_a_server_starts_without_what_it_does_not_need(name: str) -> None:
+    """Each of them is many milliseconds of every start, and mebibytes for as long as it serves."""
+    words = f"import csi_driver.cli.app, csi_driver.cli.serve, sys; sys.exit({name!r} in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", words], cwd=CHECKOUT, check=False).returncode == 0

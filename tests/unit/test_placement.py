@@ -65,4 +65,4 @@ def test_a_refusal_gives_each_pools_reason() -> None:
     with pytest.raises(NoSpace) as caught:
         order([pool("fast", "n1", 5, "not mounted"), pool("slow", "n2", 9)], Wish(size=1, pool_name="fast"))
 
-    assert str(caught.value) == ("no pool for 1: fast on n1: not mounted; slow on n2: the class asks for pool fast")
+    assert str(caught.value) == ("no pool for 1: fast on n1: not mounted; slow on n2: the class asks for pool 'fast'")

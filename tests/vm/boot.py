@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from tests.torture import TORTURE, VARIABLE, pick
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -16,7 +18,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent
 RUN = CHECKOUT / "hack/vm/run"
 LOGS = CHECKOUT / "build/vm"
 CSI_SANITY = CHECKOUT / "build/bin/csi-sanity"
-TIMEOUT = 1800
+TIMEOUT = pick(1800, 6 * 3600)
 """Seconds. Each test has a limit of its own in the machine; this one is for a machine that hangs as a whole."""
 
 END_SECONDS = 60
@@ -46,6 +48,7 @@ class Boot:
     def flags(self) -> list[str]:
         """Return the flags for `hack/vm/run`."""
         flags = [f"--{key}={value}" for key, value in asdict(self).items() if value is not None]
+        flags += [f"--env={VARIABLE}=1"] * TORTURE
         # Small, and its own test says so if it is not there.
         return [*flags, f"--put={CSI_SANITY}"] if CSI_SANITY.exists() else flags
 
