@@ -128,8 +128,9 @@ class Controller(ControllerServicer):
         records, token = self._volumes.page(request.starting_token, _limit(request.max_entries))
         response = csi_pb2.ListVolumesResponse(next_token=token)
         for record in records:
-            entry = response.entries.add(volume=convert.volume(record, self._key))
-            entry.status.volume_condition.CopyFrom(convert.condition(record.status.seen.abnormal))
+            entry = response.entries.add()
+            convert.fill_volume(entry.volume, record, self._key)
+            convert.fill_condition(entry.status.volume_condition, record.status.seen.abnormal)
         return response
 
     def ControllerGetVolume(
@@ -138,7 +139,7 @@ class Controller(ControllerServicer):
         """Show one volume and its condition."""
         record = self._volumes.get(convert.text(request.volume_id, "volume_id"))
         response = csi_pb2.ControllerGetVolumeResponse(volume=convert.volume(record, self._key))
-        response.status.volume_condition.CopyFrom(convert.condition(record.status.seen.abnormal))
+        convert.fill_condition(response.status.volume_condition, record.status.seen.abnormal)
         return response
 
     def GetCapacity(

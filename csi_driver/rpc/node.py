@@ -102,7 +102,8 @@ class Node(NodeServicer):
         """Say how full a volume is, and whether it is well."""
         volume_id = convert.text(request.volume_id, "volume_id")
         stats = self._growing.stats(volume_id, _known_path(request.volume_path))
-        response = csi_pb2.NodeGetVolumeStatsResponse(volume_condition=convert.condition(stats.abnormal))
+        response = csi_pb2.NodeGetVolumeStatsResponse()
+        convert.fill_condition(response.volume_condition, stats.abnormal)
         if stats.usage is None:
             response.usage.add(unit=Unit.BYTES, total=stats.size)
             return response
