@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.kernel.node import Node
     from tests.kernel.volume import Volume
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.quiet]
 
 MIB = 1 << 20
 FILLED = 128 * MIB

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.native
 MIB = 1 << 20
 
 
+@pytest.mark.quiet
 def test_a_server_is_ready_soon(server: Server) -> None:
     """In half a second, where its pool is made already. Best of three: others use this machine's processors too."""
     seconds = []

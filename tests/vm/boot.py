@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import subprocess
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from tests.torture import TORTURE, VARIABLE, pick
 
@@ -62,10 +64,15 @@ class Running:
         argv = [str(RUN), *boot.flags(), f"--timeout={TIMEOUT}", "--", *command]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+        self._lines: SimpleQueue[bytes] = SimpleQueue()
+        # Nobody may ask for lines for minutes, and a machine whose output is not read stands still.
+        self._reader = threading.Thread(target=self._read, name="vm-output", daemon=True)
+        self._reader.start()
 
     def lines(self) -> Iterator[bytes]:
         """Yield the command's lines until its end."""
-        yield from self._output
+        while line := self._lines.get():
+            yield line
 
     def wait(self) -> int:
         """Return the status once the machine is gone: the command's own, 124 or 125 (see hack/vm/README.md)."""
@@ -83,9 +90,11 @@ class Running:
             self._process.wait(END_SECONDS)
         self._process.kill()
         self._process.wait()
-        self._output.close()
+        self._reader.join()
 
-    @property
-    def _output(self) -> IO[bytes]:
+    def _read(self) -> None:
         assert self._process.stdout is not None
-        return self._process.stdout
+        with self._process.stdout as output:
+            for line in output:
+                self._lines.put(line)
+        self._lines.put(b"")

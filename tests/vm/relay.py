@@ -44,6 +44,10 @@ class Suite:
         self._early: dict[str, list[pytest.TestReport]] = {}
         self._collecting = ""
 
+    def runs(self) -> bool:
+        """Return whether the machine was booted."""
+        return self._running is not None
+
     def start(self) -> Running:
         """Boot the machine, unless it runs."""
         if self._running is None:
@@ -103,15 +107,29 @@ class Relay:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Put the tests of the VM behind the others, those of one boot together; what is marked `last` is last."""
+        """Put the tests of the VM behind those that can run beside it, and before those that can't.
+
+        Those of one boot stand together, what measures last, so that it has the processors to itself.
+        """
         for item in (item for item in items if item.get_closest_marker("kernel")):
             # Its time is taken where it runs.
             item.add_marker(pytest.mark.timeout(0))
             boot = boot_of(item)
             self._suites.setdefault(boot, Suite(boot)).items.append(item)
+        for suite in self._suites.values():
+            suite.items.sort(key=lambda item: item.get_closest_marker("quiet") is not None)
         there = [item for suite in self._suites.values() for item in suite.items]
-        last = [item for item in items if item.get_closest_marker("last")]
-        items[:] = [*(item for item in items if item not in {*there, *last}), *there, *last]
+        here = [item for item in items if not item.get_closest_marker("kernel")]
+        here.sort(key=_lateness)
+        beside = [item for item in here if not _lateness(item)]
+        items[:] = [*beside, *there, *here[len(beside) :]]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Boot the first machine at once: its tests run beside those here."""
+        suite = next(iter(self._suites.values()), None)
+        if suite is not None and not session.config.option.collectonly:
+            self._announce(session.config, suite)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
@@ -119,8 +137,7 @@ class Relay:
         if not item.get_closest_marker("kernel"):
             return None
         suite = self._suites[boot_of(item)]
-        if item is suite.items[0]:
-            self._announce(item.config, suite)
+        self._announce(item.config, suite)
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in suite.reports(item):
             item.ihook.pytest_runtest_logreport(report=report)
@@ -133,11 +150,20 @@ class Relay:
             suite.end()
 
     def _announce(self, config: pytest.Config, suite: Suite) -> None:
+        if suite.runs():
+            return
         running = suite.start()
         terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None:
             terminal.ensure_newline()
             terminal.write_line(f"in the VM ({suite.boot}): {len(suite.items)} tests, booting; log in {running.log}")
+
+
+def _lateness(item: pytest.Item) -> int:
+    """Return where a test stands: 0 where it may run beside the VM, then what needs quiet, then what runs last."""
+    if item.get_closest_marker("last"):
+        return 2
+    return 1 if item.get_closest_marker("quiet") or item.get_closest_marker("boots") else 0
 
 
 def _of(report: pytest.TestReport) -> pytest.TestReport:
