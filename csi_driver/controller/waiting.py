@@ -23,6 +23,8 @@ T = TypeVar("T")
 LOOK_EVERY = 0.5
 AWAY_AFTER = 40.0
 """Seconds without a sign of life after which a node counts as away; what Kubernetes gives a kubelet."""
+TRUST = 0.1
+"""Seconds for which a node that was seen alive is not looked at again, however many calls wait for it."""
 
 
 class Waiting:
@@ -95,17 +97,23 @@ class Liveness:
         self._scope = scope
         self._away_after = away_after
         self._beats: dict[str, tuple[int, float]] = {}
+        self._alive: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def away(self, node: str) -> bool:
         """Return whether the node is known to be away: never there, stopped, or silent for too long."""
+        now = time.monotonic()
+        if now < self._alive.get(node, 0.0):
+            return False
         record = self._store.get(Node, new_id(self._scope, Node.KIND, node))
         if record is None or record.status.stopped:
             return True
-        now = time.monotonic()
         with self._lock:
             beat, since = self._beats.get(node, (-1, now))
             if beat != record.status.beat:
                 beat, since = record.status.beat, now
             self._beats[node] = (beat, since)
-        return now - since > self._away_after
+        away = now - since > self._away_after
+        if not away:
+            self._alive[node] = now + TRUST
+        return away
