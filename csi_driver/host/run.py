@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from csi_driver.errors import ToolFailed, Unknown, Unready
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from csi_driver.deadline import Deadline
 
@@ -89,8 +90,11 @@ class Runner:
         command = [first, *prefix[1:], *argv] if prefix else [first, *argv[1:]]
         started = time.monotonic()
         try:
-            child = self._start(program, command, stdin is not None, env or {})
-            output = self._finish(program, child, stdin, deadline, started)
+            # Files in memory, not pipes: nobody has to read along, nor waits for a grandchild that keeps one open.
+            with _memory(f"{program} says") as out, _memory(f"{program} complains") as err:
+                child = self._start(program, command, stdin is not None, env or {}, (out, err))
+                self._finish(program, child, stdin, deadline, started)
+                output = Output(_said(out), _said(err), child.returncode)
         finally:
             if self._observe:
                 self._observe(program, time.monotonic() - started)
@@ -109,18 +113,17 @@ class Runner:
         return path
 
     def _start(
-        self, program: str, command: Sequence[str], has_stdin: bool, env: Mapping[str, str]
+        self, program: str, command: Sequence[str], has_stdin: bool, env: Mapping[str, str], outputs: tuple[int, int]
     ) -> subprocess.Popen[str]:
         self._reap()
         try:
             return subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE if has_stdin else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdout=outputs[0],
+                stderr=outputs[1],
                 env={"PATH": SEARCH_PATH, "LC_ALL": "C", **env},
                 encoding="utf-8",
-                errors="replace",
                 close_fds=True,
                 start_new_session=True,
             )
@@ -132,9 +135,11 @@ class Runner:
 
     def _finish(
         self, program: str, child: subprocess.Popen[str], stdin: str | None, deadline: Deadline, started: float
-    ) -> Output:
+    ) -> None:
         try:
-            stdout, stderr = child.communicate(stdin, timeout=deadline.left())
+            if stdin is None:
+                _await_end(child, deadline)
+            child.communicate(stdin, timeout=deadline.left())
         except subprocess.TimeoutExpired as error:
             self._abandon(child)
             seconds = time.monotonic() - started
@@ -142,17 +147,15 @@ class Runner:
         except BaseException:
             self._abandon(child)
             raise
-        return Output(stdout, stderr, child.returncode)
 
     def _abandon(self, child: subprocess.Popen[str]) -> None:
         """Kill the child's process group. A child in D state is remembered and reaped whenever it goes."""
         # The child is not reaped yet, so its number can't be another's; the group may be gone all the same.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-        for pipe in (child.stdin, child.stdout, child.stderr):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):  # close writes out what its stdin has not got yet
-                    pipe.close()
+        if child.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # close writes out what its stdin has not got yet
+                child.stdin.close()
         try:
             child.wait(GRACE_S)
         except subprocess.TimeoutExpired:
@@ -163,6 +166,32 @@ class Runner:
         if self._left_behind:
             with self._lock:
                 self._left_behind = [child for child in self._left_behind if child.poll() is None]
+
+
+@contextlib.contextmanager
+def _memory(name: str) -> Iterator[int]:
+    fd = os.memfd_create(name)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _said(fd: int) -> str:
+    return os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace")
+
+
+def _await_end(child: subprocess.Popen[str], deadline: Deadline) -> None:
+    """Wait until a child ends, to the moment: Popen.wait looks from time to time. Raises TimeoutExpired."""
+    fd = os.pidfd_open(child.pid)
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        left = deadline.left()
+        if not poll.poll(left * 1000):
+            raise subprocess.TimeoutExpired(str(child.args), left)
+    finally:
+        os.close(fd)
 
 
 def _missing(program: str) -> str:
