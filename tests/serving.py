@@ -88,11 +88,15 @@ class Server:
         return time.monotonic() - started
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """End the process and return its status; what it made stays."""
+        """End the process and return its status, that of SIGKILL if it didn't end by itself; what it made stays."""
         if self._process is None:
             return 0
         self.client.channel.close()
         self._process.send_signal(number)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
         status, self._process = self._process.wait(STOP_SECONDS), None
         return status
 
@@ -106,17 +110,23 @@ class Server:
 
     def clear(self) -> None:
         """Take down everything under the folder, deepest first, and the folder."""
+        deadline = time.monotonic() + STOP_SECONDS
+        self._take_down()
+        # What stood on a device was in the way of what the device stood on.
+        while (left := self.leftovers()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+            self._take_down()
+        assert left == []
+        shutil.rmtree(self.folder)
+
+    def _take_down(self) -> None:
+        """Unmount and detach what lets itself be."""
         mounts = [Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         for mount in sorted((path for path in mounts if path.is_relative_to(self.folder)), reverse=True):
             subprocess.run(["umount", mount], check=False)
         loops = Path("/sys/block").glob("loop*/loop/backing_file")
         for device in [path.parent.parent.name for path in loops if str(self.folder) in _backing_file(path)]:
             subprocess.run(["losetup", "--detach", f"/dev/{device}"], check=False)
-        deadline = time.monotonic() + STOP_SECONDS
-        while (left := self.leftovers()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert left == []
-        shutil.rmtree(self.folder)
 
     def __enter__(self) -> Self:
         """Start."""

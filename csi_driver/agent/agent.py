@@ -165,6 +165,7 @@ class Agent:
             return
         if isinstance(error, StorageError):
             log.warning("not done yet", kind=key[0], id=key[1], reason=f"{type(error).__name__}: {error}")
+            self._published.set()  # it may be the pool's trouble
         else:
             log.error("bug in the agent", kind=key[0], id=key[1], exc_info=error)
 
@@ -176,7 +177,10 @@ class Agent:
             self._published.wait(max(0.0, min(due - time.monotonic(), patience)))
             self._published.clear()
             try:
+                away = not self._pools.opened()
                 self._pools.refresh(self._store)
+                if away and self._pools.opened():
+                    self._look_at_all()  # what was asked for meanwhile has waited long enough
                 self._stopped.wait(PUBLISH_SECONDS)
                 # By the clock, not when nothing else happened: a busy node is not away.
                 if time.monotonic() >= due:

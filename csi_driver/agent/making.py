@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from csi_driver.backends.base import Found, Passport
 from csi_driver.deadline import Deadline
-from csi_driver.errors import InUse, Invalid, Lost, NoSpace, NotFound, OutOfRange, StorageError, Unready, Unsupported
+from csi_driver.errors import (
+    InUse,
+    Invalid,
+    Lost,
+    NoSpace,
+    NotFound,
+    OutOfRange,
+    StorageError,
+    Unknown,
+    Unready,
+    Unsupported,
+)
 from csi_driver.records import Failure, History, Seen, Snapshot, Status, Volume
 from csi_driver.store.base import Stale, change_status
 
@@ -27,6 +38,8 @@ FINAL = (InUse, Invalid, NotFound, NoSpace, OutOfRange, Unsupported)
 """What no further try can cure: the bytes are undone and the record says why."""
 
 WORK_SECONDS = 60.0
+LET_GO_SECONDS = 1.0
+"""How long a worker waits for a device that others have open. It comes again: a few such must not keep all workers."""
 
 
 class Maker:
@@ -80,7 +93,7 @@ class Maker:
 
     def _make(self, record: Volume | Snapshot, pool: ServedPool) -> None:
         try:
-            marks = self._bytes(record, pool)
+            record, begun = self._bytes(record, pool)
         except FINAL as error:
             pool.backend.delete(record.id)
             gone = Failure(record.generation, type(error).__name__, str(error))
@@ -90,36 +103,38 @@ class Maker:
         found = pool.backend.find(record.id)
         if found is None or found.passport is None:
             raise Unready(f"{record.id} was made, but can't be read back")
-        begun, done = marks
         history = dataclasses.replace(
             record.status.history,
             made=found.passport.made,
             format_begun=begun,
-            # Bytes that were there already, of a record that was lost, know what became of them since.
-            format_done=done or found.passport.format_done,
+            # The bytes know it: those of a lost record, and those of a copy, whose source may be formatted since.
+            format_done=found.passport.format_done,
         )
         seen = Seen(generation=record.generation, size=found.size)
         self._store.put_status(dataclasses.replace(record, status=Status(history, seen)))
 
-    def _bytes(self, record: A, pool: ServedPool) -> tuple[str, str]:
-        """Make the bytes unless a cut try has made them; return the format marks that they take over from a source."""
-        size = record.status.history.size
+    def _bytes(self, record: A, pool: ServedPool) -> tuple[A, str]:
+        """Make the bytes unless a cut try has made them; return the mkfs that was begun on them, at their source."""
         source = _source_of(record)
         if source is None:
-            pool.backend.create(self._passport(record, ""), size)
-            return "", ""
+            pool.backend.create(self._passport(record, ""), record.status.history.size)
+            return record, ""
         kind, source_id = source
         with self._locks.hold(source_id, "a copy of", background=True):
             origin = self._store.get(kind, source_id)
             if origin is None or not origin.status.history.made or origin.status.history.condemned:
                 raise NotFound(f"{kind.KIND} {source_id}, the source of {record.id}, is gone")
             past = origin.status.history
-            passport = self._passport(record, past.format_done)
             if pool.backend.find(record.id) is None:
                 if pool.backend.find(source_id) is None:
                     raise Lost(f"{kind.KIND} {source_id} is LOST: its bytes are not in pool {pool.spec.name}")
-                pool.backend.cut(source_id, passport, size, self._stack.frozen(pool.backend, source_id))
-            return "" if past.raw else past.format_begun, past.format_done
+                if past.size > record.status.history.size:  # it has grown since a copy was asked for
+                    pool.ledger.admit(record.id, past.size)
+                    record = self._write(record, dataclasses.replace(record.status.history, size=past.size))
+                passport = self._passport(record, past.format_done)
+                size, frozen = record.status.history.size, self._stack.frozen(pool.backend, source_id)
+                pool.backend.cut(source_id, passport, size, frozen)
+            return record, "" if past.raw else past.format_begun
 
     def _conform(self, record: Volume, pool: ServedPool, in_use: InUse | None = None) -> None:
         """Look at a made volume, and grow and limit it as the record wants.
@@ -161,11 +176,12 @@ class Maker:
     def _grow(self, record: Volume, found: Found, pool: ServedPool) -> Volume:
         """Grow a volume's bytes to what is wanted, and return its record. Raises NoSpace."""
         history = record.status.history
+        if found.size < history.size:  # a growth that was cut is ended first: a larger one may be refused
+            pool.backend.expand(record.id, history.size)
         if record.spec.size > history.size:
             pool.ledger.admit(record.id, record.spec.size)
             record = self._write(record, dataclasses.replace(history, size=record.spec.size))
-        if found.size < record.status.history.size:
-            pool.backend.expand(record.id, record.status.history.size)
+            pool.backend.expand(record.id, record.spec.size)
         return record
 
     def _amend_passport(self, record: Volume, found: Found, pool: ServedPool) -> None:
@@ -202,11 +218,17 @@ class Maker:
             self._store.remove(record, durable=False)
 
     def let_go(self, record_id: str, pool: ServedPool) -> None:
-        """Lift a volume's limits and take its devices down, in this order: a device's number is used again."""
+        """Lift a volume's limits and take its devices down, in this order: a device's number is used again.
+
+        It is condemned by now: who opened a device since is waited for, and can't take it back. Raises Unknown.
+        """
         device = self._stack.device(pool.backend, record_id)
         if device is not None:
             self._limiting.lift(device)
-        self._stack.down(pool.backend, record_id, Deadline(WORK_SECONDS))
+        try:
+            self._stack.down(pool.backend, record_id, Deadline(LET_GO_SECONDS))
+        except InUse as error:
+            raise Unknown(f"{record_id} is deleted when nobody has its device any more: {error}") from error
 
     def failed(self, record: Volume | Snapshot, error: StorageError) -> None:
         """Write into the record why this generation can't be followed."""

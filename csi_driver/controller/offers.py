@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from csi_driver.errors import Busy, InUse, NoSpace, NotFound, StorageError, Unready
+from csi_driver.errors import Busy, InUse, NoSpace, NotFound, StorageError, Unknown, Unready, Unsupported
 from csi_driver.records import Failure, Offer, Pool, Snapshot, Volume
 from csi_driver.store.base import Stale
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from csi_driver.store.base import Store
 
 A = TypeVar("A", Volume, Snapshot)
+
+WITHDRAWING = (NotFound, NoSpace, Unsupported)
+"""Final answers that are found while a record is offered: the offer must not be accepted after them."""
 
 ERRORS: dict[str, type[StorageError]] = {kind.__name__: kind for kind in StorageError.__subclasses__()}
 
@@ -141,17 +144,26 @@ class Offers(Generic[A]):
         if offer := record.spec.offer:
             away = f"node {offer.node} is away"
             refused[offer.pool] = refusal(record) or Failure(offer.number, NoSpace.__name__, away)
-        left = [pool for pool in pools() if pool.id not in refused]
         try:
+            left = [pool for pool in pools() if pool.id not in refused]
             if left:
                 self.reoffer(record, left)
                 return
+            raise NoSpace("; ".join(failure.message for failure in refused.values()) or "no pool suits")
+        except Stale:
+            return
+        except WITHDRAWING:
+            if self.withdrawn(record):
+                raise
+
+    def withdrawn(self, record: A) -> bool:
+        """Take back a record that nobody has accepted. False: somebody has, or it was offered anew."""
+        try:
             self._store.remove(record)
         except Stale:
             # An agent that sees our mark may be quicker to remove the record.
-            if left or self._store.get(self._kind, record.id) is not None:
-                return
-        raise NoSpace("; ".join(failure.message for failure in refused.values()) or "no pool suits")
+            return self._store.get(self._kind, record.id) is None
+        return True
 
     def _deleted(self, record: A, deadline: Deadline) -> bool:
         """Wait for the agent to delete; take the wish back when somebody uses the bytes."""
@@ -160,7 +172,7 @@ class Offers(Generic[A]):
             if now is None:
                 return (None,)
             error = now.status.seen.error
-            if error and error.about >= record.generation:
+            if error and error.about >= record.generation and error.error != Unknown.__name__:  # it tries again
                 return (error,)
             accepted = now.status.history.accepted
             if accepted and self._liveness.away(accepted.node):

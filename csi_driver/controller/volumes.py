@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from csi_driver import parameters, placement
 from csi_driver.controller.lookup import find, page, source_record
-from csi_driver.controller.offers import Offers
+from csi_driver.controller.offers import WITHDRAWING, Offers
 from csi_driver.controller.requests import DEFAULT_SIZE, SizeRange, VolumeRequest
 from csi_driver.errors import Busy, Conflict, Invalid, NoSpace, OutOfRange, Unsupported
 from csi_driver.ids import is_id, new_id
@@ -55,7 +55,7 @@ class Volumes:
     def expand(self, volume_id: str, size: SizeRange, deadline: Deadline) -> Volume:
         """Grow a volume's bytes and device. Raises NoSpace when the pool can't promise the difference."""
         while True:
-            record = self.get(volume_id)
+            record = self._kept(volume_id)
             old = record.spec.size
             new = max(old, size.choose(old, default=old))
             if size.limit and old > size.limit:
@@ -76,7 +76,7 @@ class Volumes:
     def modify(self, volume_id: str, mutable: Mapping[str, str], deadline: Deadline) -> Volume:
         """Change the keys of the I/O budget that are given, all or none, and wait until they are in force."""
         while True:
-            record = self.get(volume_id)
+            record = self._kept(volume_id)
             size = _wanted_size(record)
             qos = parameters.modified(self._tiers, size, record.spec.qos, mutable)
             try:
@@ -95,6 +95,13 @@ class Volumes:
     def get(self, volume_id: str) -> Volume:
         """Return a volume that was made and isn't being deleted. Raises NotFound."""
         return find(self._store, Volume, volume_id)
+
+    def _kept(self, volume_id: str) -> Volume:
+        """Return a volume that nobody wants gone. Raises NotFound, Busy."""
+        record = self.get(volume_id)
+        if record.spec.absent:
+            raise Busy(f"volume {volume_id} is being deleted, and only its users keep it; ask again")
+        return record
 
     def page(self, after: str, limit: int) -> tuple[list[Volume], str]:
         """Return up to `limit` volumes (0: all) behind the token `after`, and the next token, "" at the end."""
@@ -171,9 +178,15 @@ class Volumes:
             return record
         if history.accepted and not history.gone:
             raise Conflict(f"volume {record.spec.name!r} exists on node {offer.node}, outside the topology asked for")
+        if history.gone:
+            return record
         try:
-            return record if history.gone else self._offers.reoffer(record, self._pools(record.spec, request))
+            return self._offers.reoffer(record, self._pools(record.spec, request))
         except Stale:
+            raise Busy(f"volume {record.id} is being placed; ask again") from None
+        except WITHDRAWING:
+            if self._offers.withdrawn(record):
+                raise
             raise Busy(f"volume {record.id} is being placed; ask again") from None
 
     def _shrink_wish(self, volume_id: str, refused: int) -> None:

@@ -235,6 +235,17 @@ class Filesystems:
             raise Unready(f"can't grow the file system at {mounted}: {error}; {why}") from error
 
 
+def ext4_errors(device: block.Device) -> int:
+    """Return how often a mounted ext4 met an error since it was last checked; 0 for all other file systems.
+
+    Since Linux 6.12 an ext4 that stopped to write doesn't show as read-only any more.
+    """
+    try:
+        return int((block.SYS / "fs/ext4" / device.path.name / "errors_count").read_text())
+    except FileNotFoundError:
+        return 0
+
+
 def _known(fs_type: str) -> str:
     if fs_type not in KINDS:
         raise Unsupported(f"file system {fs_type!r}: this driver makes {' and '.join(KINDS)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from csi_driver.errors import OutOfRange
+from csi_driver.host.filesystem import ext4_errors
 from csi_driver.node.uses import Stats, known_id
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class Growing:
         record = self._staged.record(volume_id)
         if record is not None and record.status.seen.abnormal:
             return record.status.seen.abnormal
-        if mount.dev == device.dev and "ro" in mount.super_options:
+        # Staged to be read only, it is so by the mount's own word too; an error leaves the mount writable.
+        writable = any("ro" not in each.options for each in self._staged.mounts(device))
+        if mount.dev == device.dev and "ro" in mount.super_options and writable:
             return f"the file system of {device.path} went read-only; the kernel log says why"
+        if mount.dev == device.dev and (errors := ext4_errors(device)):
+            remedy = "stop its pods, and it is checked when it is staged again"
+            return f"the file system of {device.path} met {errors} errors, the kernel log says which; {remedy}"
         return ""

@@ -46,9 +46,11 @@ class Publishing:
             if target.is_relative_to(staging):
                 raise Invalid(f"{TARGET}: {target} is the staging path, or within the volume itself")
             device = self._device(volume_id, staging, use)
-            published = [mount for mount in self._stack.mounts(device) if mount.target != staging]
+            mounts = self._stack.mounts(device)
+            published = [mount for mount in mounts if mount.target != staging]
             if at_target := next((mount for mount in published if mount.target == target), None):
-                _check_same(at_target, use, volume_id)
+                read_only = use.read_only or any("ro" in mount.options for mount in mounts if mount.target == staging)
+                _check_same(at_target, volume_id, read_only=read_only)
                 return
             if published and not use.shared:
                 where = published[0].target
@@ -136,7 +138,7 @@ def _status(target: Path) -> os.stat_result | None:
         raise
 
 
-def _check_same(mount: Mount, use: Use, volume_id: str) -> None:
-    if ("ro" in mount.options) != use.read_only:
+def _check_same(mount: Mount, volume_id: str, *, read_only: bool) -> None:
+    if ("ro" in mount.options) != read_only:
         now = "read-only" if "ro" in mount.options else "writable"
         raise Conflict(f"target_path: volume {volume_id} is published at {mount.target} already, {now}")

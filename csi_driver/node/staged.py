@@ -63,6 +63,10 @@ class Staged:
         """Return the bytes that a device has."""
         return self._stack.size(device)
 
+    def mounts(self, device: Device) -> tuple[Mount, ...]:
+        """Return where a device is shown."""
+        return self._stack.mounts(device)
+
     def at(self, volume_id: str, path: Path) -> tuple[Device, Mount]:
         """Return the device and the mount of a volume at a path. Raises NotFound, naming the field."""
         device = self.device(volume_id)

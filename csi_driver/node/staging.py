@@ -103,17 +103,19 @@ class Staging:
         if use.block:
             self._formatting.hand_out_raw(record)
             return device, self._limiting.apply(record, device)
+        options = (*file_system.mount_options, *use.mount_flags, *_always(use.fs_type))
         if self._mounts.at(staging) is None:
             if not self._stack.mounts(device):  # else it is in use: somebody unmounted the staging path behind our back
                 self._formatting.prepare(record, pool.backend, device, use.fs_type, deadline)
             limits = self._limiting.apply(record, device)
-            options = (*file_system.mount_options, *use.mount_flags, *_always(use.fs_type))
             self._mounts.mount(device.path, staging, use.fs_type, options)
         else:
             limits = self._limiting.apply(record, device)
-        self._check_mounted(device, staging, use)
-        prefix = self._limiting.helper_prefix
-        self._filesystems.grow(device, use.fs_type, mounted=staging, deadline=deadline, prefix=prefix)
+        read_only = "ro" in options
+        self._check_mounted(device, staging, use, read_only=read_only)
+        if not read_only:  # else it grows when it is staged to be written
+            prefix = self._limiting.helper_prefix
+            self._filesystems.grow(device, use.fs_type, mounted=staging, deadline=deadline, prefix=prefix)
         return device, limits
 
     def _check_use(self, record: Volume, device: Device, staging: Path, use: Use) -> None:
@@ -133,13 +135,13 @@ class Staging:
             where = record.status.seen.staged or str(mounts[0].target)
             raise InUse(f"{STAGING}: volume {record.id} is staged at {where}; unstage it there first")
 
-    def _check_mounted(self, device: Device, staging: Path, use: Use) -> None:
+    def _check_mounted(self, device: Device, staging: Path, use: Use, *, read_only: bool) -> None:
         """Raise unless the staging path shows this device, alive, and writable if it is meant to be."""
         mount = self._mounts.at(staging)
         if mount is None or mount.dev != device.dev or mount.fstype != use.fs_type:
             shows = f"{mount.source} ({mount.fstype})" if mount else "nothing"
             raise Conflict(f"staging_target_path: {staging} shows {shows}, not {device.path} ({use.fs_type})")
-        if is_read_only(mount) and "ro" not in use.mount_flags:
+        if is_read_only(mount) and not read_only:
             raise Unready(f"{device.path} is read-only at {staging}: the kernel log says why; check its file system")
         if not self._stack.size(device):
             raise Unready(f"{device.path} is dead: it has no bytes; unstage the volume and stage it again")

@@ -175,7 +175,7 @@ def snapshot(record: Snapshot) -> csi_pb2.Snapshot:
     return csi_pb2.Snapshot(
         snapshot_id=record.id,
         source_volume_id=record.spec.volume,
-        size_bytes=record.spec.size,
+        size_bytes=record.status.history.size,
         creation_time=made,
         ready_to_use=True,
     )

@@ -30,7 +30,7 @@ def digest(image: Path) -> str:
     """Return a digest of a file's bytes. Holes are skipped, and pieces of zeros count as if they were holes."""
     seen = hashlib.sha256()
     for offset, data in _data(image):
-        if any(data):
+        if data != bytes(len(data)):
             seen.update(offset.to_bytes(8, "big") + data)
     return seen.hexdigest()
 

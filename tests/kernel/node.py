@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 import grpc
 
 from csi_driver.assemble import DATABASE
+from csi_driver.records import Snapshot as SnapshotRecord
 from csi_driver.records import Volume as Record
 from csi_driver.rpc import csi_pb2 as csi
 from csi_driver.store.sqlite import SqliteStore
@@ -88,6 +89,14 @@ class Node(Server):
             store.close()
         assert record is not None
         return record
+
+    def records(self) -> list[Record | SnapshotRecord]:
+        """Return all records of volumes and snapshots, as the state folder has them."""
+        store = SqliteStore(self.folder / "state" / DATABASE)
+        try:
+            return [*store.all(Record), *store.all(SnapshotRecord)]
+        finally:
+            store.close()
 
     def create(
         self,

@@ -1,0 +1,214 @@
+"""The operations that are cut: what comes before each, its opposite, and what must hold when it or that is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.killpoints import outcomes
+from tests.killpoints.outcomes import COPY, CUT, IOPS, MORE, OTHER_IOPS, VOLUME, WRITTEN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.killpoints.stand import Stand
+
+    Step = Callable[[Stand], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Describe one operation.
+
+    before    brings about what it works on
+    call      the operation, as a sidecar or the kubelet asks for it, and asks again
+    opposite  what they ask for when it is no longer wanted
+    done      asserts that it is so, once, with the right data
+    undone    asserts that the opposite is so
+    """
+
+    name: str
+    before: Step
+    call: Step
+    opposite: Step
+    done: Step
+    undone: Step
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def create(on: Stand) -> None:
+    """Create a volume."""
+    on.create(VOLUME)
+
+
+def stage(on: Stand) -> None:
+    """Stage it."""
+    on.stage(VOLUME)
+
+
+def staged(on: Stand) -> None:
+    """Bring a volume up."""
+    create(on)
+    stage(on)
+
+
+def written(on: Stand) -> None:
+    """Bring about a published volume with data."""
+    staged(on)
+    on.publish(VOLUME)
+    on.write(VOLUME, WRITTEN)
+
+
+def shelved(on: Stand) -> None:
+    """Bring about a volume with data that nobody uses."""
+    written(on)
+    put_away(on)
+
+
+def put_away(on: Stand) -> None:
+    """Unpublish and unstage it."""
+    on.unpublish(VOLUME)
+    on.unstage(VOLUME)
+
+
+def unpublished(on: Stand) -> None:
+    """Bring about a staged volume with data."""
+    written(on)
+    on.unpublish(VOLUME)
+
+
+def snapped(on: Stand) -> None:
+    """Bring about a published volume with data, a snapshot of these, and more data since."""
+    written(on)
+    on.snapshot(CUT, VOLUME)
+    on.write(VOLUME, MORE)
+
+
+def expand(on: Stand) -> None:
+    """Grow the volume, then its file system, as the resizer and the kubelet do."""
+    on.expand(VOLUME, 2 * on.size)
+    on.expand_on_node(VOLUME, 2 * on.size)
+
+
+def modify(on: Stand) -> None:
+    """Give it another limit."""
+    on.modify(VOLUME, OTHER_IOPS)
+
+
+def modify_back(on: Stand) -> None:
+    """Give it the first limit again."""
+    on.modify(VOLUME, IOPS)
+
+
+def nothing(_: Stand) -> None:
+    """Do nothing."""
+
+
+OPERATIONS = (
+    Operation(
+        "create",
+        before=nothing,
+        call=create,
+        opposite=lambda on: on.delete(VOLUME),
+        done=outcomes.is_there_and_blank,
+        undone=outcomes.is_gone,
+    ),
+    Operation(
+        "delete",
+        before=shelved,
+        call=lambda on: on.delete(VOLUME),
+        opposite=create,
+        done=outcomes.is_gone,
+        undone=outcomes.is_there,
+    ),
+    Operation(
+        "stage",
+        before=create,
+        call=stage,
+        opposite=lambda on: on.unstage(VOLUME),
+        done=outcomes.is_staged,
+        undone=outcomes.is_put_away_fit,
+    ),
+    Operation(
+        "stage with data",
+        before=shelved,
+        call=stage,
+        opposite=lambda on: on.unstage(VOLUME),
+        done=outcomes.is_staged_with_data,
+        undone=outcomes.is_put_away_with_data,
+    ),
+    Operation(
+        "unstage",
+        before=unpublished,
+        call=lambda on: on.unstage(VOLUME),
+        opposite=stage,
+        done=outcomes.is_put_away_with_data,
+        undone=outcomes.is_staged_with_data,
+    ),
+    Operation(
+        "publish",
+        before=staged,
+        call=lambda on: on.publish(VOLUME),
+        opposite=lambda on: on.unpublish(VOLUME),
+        done=outcomes.is_published,
+        undone=outcomes.is_staged,
+    ),
+    Operation(
+        "unpublish",
+        before=written,
+        call=lambda on: on.unpublish(VOLUME),
+        opposite=lambda on: on.publish(VOLUME),
+        done=outcomes.is_staged_with_data,
+        undone=outcomes.is_published_with_data,
+    ),
+    Operation(
+        "snapshot",
+        before=written,
+        call=lambda on: on.snapshot(CUT, VOLUME),
+        opposite=lambda on: on.delete_snapshot(CUT),
+        done=outcomes.is_cut,
+        undone=outcomes.is_not_cut,
+    ),
+    Operation(
+        "delete snapshot",
+        before=snapped,
+        call=lambda on: on.delete_snapshot(CUT),
+        opposite=lambda on: on.snapshot(CUT, VOLUME),
+        done=outcomes.is_not_cut,
+        undone=outcomes.is_cut_again,
+    ),
+    Operation(
+        "clone from snapshot",
+        before=snapped,
+        call=lambda on: on.create(COPY, CUT, snapshot=True),
+        opposite=lambda on: on.delete(COPY),
+        done=outcomes.is_copied_from_snapshot,
+        undone=outcomes.is_not_copied_from_snapshot,
+    ),
+    Operation(
+        "clone from volume",
+        before=written,
+        call=lambda on: on.create(COPY, VOLUME),
+        opposite=lambda on: on.delete(COPY),
+        done=outcomes.is_copied_from_volume,
+        undone=outcomes.is_not_copied_from_volume,
+    ),
+    Operation(
+        "expand",
+        before=written,
+        call=expand,
+        opposite=put_away,  # nothing makes a volume smaller: it is taken down in the middle of it
+        done=outcomes.is_grown,
+        undone=outcomes.is_put_away_of_either_size,
+    ),
+    Operation(
+        "modify",
+        before=written,
+        call=modify,
+        opposite=modify_back,
+        done=outcomes.is_modified,
+        undone=outcomes.is_as_before,
+    ),
+)
