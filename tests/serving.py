@@ -88,17 +88,20 @@ class Server:
         return time.monotonic() - started
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """End the process and return its status, that of SIGKILL if it didn't end by itself; what it made stays."""
+        """End the process and return its status; what it made stays. One that doesn't end is killed, and an error."""
         if self._process is None:
             return 0
         self.client.channel.close()
-        self._process.send_signal(number)
+        process, self._process = self._process, None
+        process.send_signal(number)
         try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        status, self._process = self._process.wait(STOP_SECONDS), None
-        return status
+            return process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            error.add_note("its threads wait in " + ", ".join(_waits(process.pid)))
+            raise
+        finally:
+            process.kill()
+            process.wait()
 
     def images(self) -> list[str]:
         """Return the image files in the pool: volumes and snapshots."""
@@ -142,12 +145,23 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop, take the pool down, and complain of whatever else is left, unless the test failed anyway."""
-        images, status, log = self.images(), self.stop(), self.log.read_text()
+        images = self.images()
+        try:
+            status, log = self.stop(), self.log.read_text()
+        except subprocess.TimeoutExpired:
+            self.clear()
+            raise
         pool = (f" on {self.pool / 'pool.xfs'}", f" at {self.pool / 'pool'}")
         left = [thing for thing in self.leftovers() if not thing.endswith(pool)]
         self.clear()
         if kind is None:
             assert (status, images, left) == (0, [], []), log
+
+
+def _waits(pid: int) -> list[str]:
+    """Return what the kernel says that each thread of a process is doing."""
+    tasks = sorted(Path(f"/proc/{pid}/task").iterdir())
+    return [f"{(task / 'stat').read_text().split()[2]} {(task / 'wchan').read_text()}" for task in tasks]
 
 
 def _backing_file(path: Path) -> str:

@@ -85,6 +85,11 @@ class Life:
         for watch in tuple(self._watches):
             watch.call(None)
 
+    def busy(self) -> bool:
+        """Return whether an effect is under way."""
+        with self._changed:
+            return bool(self._doing)
+
     def quiet(self) -> None:
         """Wait until no effect is under way any more, for the next life must not begin before."""
         me = threading.get_ident()
