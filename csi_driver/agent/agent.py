@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-WORKERS = 4
+WORKERS = 8
 BEAT_SECONDS = 10.0
 PUBLISH_SECONDS = 0.05
 """How far apart a pool is published: what is left is a hint, and a thousand volumes a second need no thousand hints."""

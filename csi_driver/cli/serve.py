@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+LOOK_SECONDS = 1.0
+
 
 def serve(config: Config) -> None:
     """Serve until SIGTERM or SIGINT. Limits, mounts and devices stay when the server goes."""
@@ -34,7 +36,9 @@ def serve(config: Config) -> None:
     with contextlib.ExitStack() as at_end:
         start(config, at_end, ended)
         log.info("ready", endpoint=config.endpoint, node=config.node_id, ms=round((time.monotonic() - started) * 1000))
-        ended.wait()
+        # Not for ever: a signal that the kernel gives to another thread doesn't wake this one, where its handler runs.
+        while not ended.wait(LOOK_SECONDS):
+            pass
         log.info("stopping; limits, mounts and devices stay")
 
 
