@@ -83,7 +83,7 @@ class Maker:
             pool.ledger.admit(record.id, record.spec.size)
         except NoSpace as error:
             refused = Failure(offer.number, NoSpace.__name__, str(error))
-            self._write(record, dataclasses.replace(history, refused=refused))
+            self._write(record, dataclasses.replace(history, refused=refused), wake=True)
             return None
         sector_size = record.spec.sector_size if isinstance(record, Volume) else self._sector_size(record)
         taken = dataclasses.replace(
@@ -97,7 +97,7 @@ class Maker:
         except FINAL as error:
             pool.backend.delete(record.id)
             gone = Failure(record.generation, type(error).__name__, str(error))
-            self._write(record, dataclasses.replace(record.status.history, gone=gone))
+            self._write(record, dataclasses.replace(record.status.history, gone=gone), wake=True)
             pool.ledger.settle(record.id, 0)
             return
         found = pool.backend.find(record.id)
@@ -234,9 +234,10 @@ class Maker:
         """Write into the record why this generation can't be followed."""
         self._observe(record, error=_failure(record, error))
 
-    def _write(self, record: A, history: History) -> A:
+    def _write(self, record: A, history: History, *, wake: bool = False) -> A:
+        """Make history durable. `wake` whoever waits for it when no further step follows."""
         status = dataclasses.replace(record.status, history=history)
-        return self._store.put_status(dataclasses.replace(record, status=status))
+        return self._store.put_status(dataclasses.replace(record, status=status), wake=wake)
 
     def _observe(self, record: Volume | Snapshot, **seen: Any) -> None:  # noqa: ANN401 - see Status.with_seen
         change_status(self._store, type(record), record.id, lambda now: now.status.with_seen(**seen), durable=False)

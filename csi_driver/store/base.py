@@ -69,10 +69,11 @@ class Store(Protocol):
     def put_spec(self, record: R, *, durable: bool = True) -> R:
         """Swap the spec, raise the generation, return the new record. Raises Stale."""
 
-    def put_status(self, record: R, *, durable: bool = True) -> R:
+    def put_status(self, record: R, *, durable: bool = True, wake: bool = True) -> R:
         """Swap the status, return the new record. Raises Stale.
 
-        `durable=False` is for a status of which nothing but `seen` changed.
+        `durable=False` is for a status of which nothing but `seen` changed; `wake=False` for a step in the middle of
+        one's work, which nobody waits for: watches may hear nothing of it.
         """
 
     def mark(self, record: R) -> R:

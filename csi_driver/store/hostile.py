@@ -133,7 +133,7 @@ class HostileStore:
 
         return self._swap("put spec of", record, change, durable=durable)
 
-    def put_status(self, record: R, *, durable: bool = True) -> R:
+    def put_status(self, record: R, *, durable: bool = True, wake: bool = True) -> R:
         """Swap the status, return the new record. Raises Stale, and AssertionError when history falls back."""
 
         def change(now: R) -> R:
@@ -142,7 +142,7 @@ class HostileStore:
                 return now  # an API server leaves the version alone when nothing changes
             return dataclasses.replace(now, status=record.status)
 
-        return self._swap("put status of", record, change, durable=durable)
+        return self._swap("put status of", record, change, durable=durable, wake=wake)
 
     def mark(self, record: R) -> R:
         """Set `deleting`, which nothing takes back; marked already, nothing changes. Raises Stale."""
@@ -153,7 +153,9 @@ class HostileStore:
         marked = self.mark(record)
         self._swap("remove", marked, lambda _: None, durable=durable)
 
-    def _swap(self, verb: str, record: R, change: Callable[[R], R | None], *, durable: bool = True) -> R:
+    def _swap(
+        self, verb: str, record: R, change: Callable[[R], R | None], *, durable: bool = True, wake: bool = True
+    ) -> R:
         def swap(now: R | None) -> R | None:
             if now is None:
                 raise Stale(f"{record.KIND} {record.id} is gone")
@@ -161,9 +163,11 @@ class HostileStore:
                 raise Stale(f"{record.KIND} {record.id} is at version {now.version}, not {record.version}")
             return change(now)
 
-        return self._write(verb, record, swap, durable=durable)
+        return self._write(verb, record, swap, durable=durable, wake=wake)
 
-    def _write(self, verb: str, record: R, work: Callable[[R | None], R | None], *, durable: bool = True) -> R:
+    def _write(
+        self, verb: str, record: R, work: Callable[[R | None], R | None], *, durable: bool = True, wake: bool = True
+    ) -> R:
         """Do the work on the newest version, and return the record that it leaves, or the one it took away."""
         effect = f"{verb} {record.KIND} {record.id}"
         self._check_open()
@@ -171,14 +175,14 @@ class HostileStore:
         self._hook("before", effect)
         with self._lock:
             unknown, lands = self._chance(self._malice.unknown), self._chance(0.5)
-            done = self._land(record, work, durable) if lands or not unknown else record
+            done = self._land(record, work, durable, wake) if lands or not unknown else record
         if unknown:
             raise StoreUnready(f"can't tell whether this landed: {effect}")
         self._hook("after", effect)
         self._pause()
         return codec.copy(done)
 
-    def _land(self, record: R, work: Callable[[R | None], R | None], durable: bool) -> R:
+    def _land(self, record: R, work: Callable[[R | None], R | None], durable: bool, wake: bool) -> R:
         key = codec.key_of(record)
         now: Any = self._records.get(key)
         new = work(now)
@@ -191,7 +195,7 @@ class HostileStore:
         self._unflushed.append((key, now))
         if durable:
             self._unflushed.clear()  # as in a log: what is flushed takes along what came before
-        for subscription in self._watchers.all():
+        for subscription in self._watchers.all() if wake else ():
             self._announce(subscription, key)
         return record if new is None else new
 

@@ -122,7 +122,7 @@ class SqliteStore:
             db.execute(_INSERT, _values(new))
             return new
 
-        return self._commit("create", record, insert, durable=durable)
+        return self._commit("create", record, insert, durable)
 
     def put_spec(self, record: R, *, durable: bool = True) -> R:
         """Swap the spec, raise the generation, return the new record. An equal spec changes nothing. Raises Stale."""
@@ -132,12 +132,12 @@ class SqliteStore:
                 return now
             return dataclasses.replace(now, spec=record.spec, generation=now.generation + 1)
 
-        return self._swap("put spec of", record, change, durable=durable)
+        return self._swap("put spec of", record, change, durable)
 
-    def put_status(self, record: R, *, durable: bool = True) -> R:
+    def put_status(self, record: R, *, durable: bool = True, wake: bool = True) -> R:
         """Swap the status, return the new record. Raises Stale."""
         return self._swap(
-            "put status of", record, lambda now: dataclasses.replace(now, status=record.status), durable=durable
+            "put status of", record, lambda now: dataclasses.replace(now, status=record.status), durable, wake
         )
 
     def mark(self, record: R) -> R:
@@ -151,9 +151,9 @@ class SqliteStore:
             self._unchanged(db, record)
             db.execute(_DELETE, codec.key_of(record))
 
-        self._commit("remove", record, delete, durable=durable)
+        self._commit("remove", record, delete, durable)
 
-    def _swap(self, verb: str, record: R, change: Callable[[R], R], *, durable: bool = True) -> R:
+    def _swap(self, verb: str, record: R, change: Callable[[R], R], durable: bool = True, wake: bool = True) -> R:
         def swap(db: sqlite3.Connection) -> R:
             now = self._unchanged(db, record)
             new = change(now)
@@ -163,7 +163,7 @@ class SqliteStore:
             db.execute(_UPDATE, _values(new))
             return new
 
-        new = self._commit(verb, record, swap, durable=durable)
+        new = self._commit(verb, record, swap, durable, wake)
         # Not within the transaction: the version of one that fails will be another record's.
         self._records.learn(new.id.encode(), int(new.version), new)
         return new
@@ -179,7 +179,7 @@ class SqliteStore:
         return now
 
     def _commit(
-        self, verb: str, record: Record, work: Callable[[sqlite3.Connection], Done], *, durable: bool = True
+        self, verb: str, record: Record, work: Callable[[sqlite3.Connection], Done], durable: bool, wake: bool = True
     ) -> Done:
         """Do the work in one transaction, then wake who watches: from this thread, which costs no switch to another."""
         effect = f"{verb} {record.KIND} {record.id}"
@@ -200,7 +200,8 @@ class SqliteStore:
                 db.rollback()
                 raise
         self._hook("after", effect)
-        self._watchers.wake(codec.key_of(record))
+        if wake:
+            self._watchers.wake(codec.key_of(record))
         return done
 
     def _open_writer(self) -> sqlite3.Connection:

@@ -162,10 +162,10 @@ class LifeStore:
         with self._effect("put spec of", record):
             return self._store.put_spec(record, durable=durable)
 
-    def put_status(self, record: R, *, durable: bool = True) -> R:
+    def put_status(self, record: R, *, durable: bool = True, wake: bool = True) -> R:
         """Swap the status."""
         with self._effect("put status of", record):
-            return self._store.put_status(record, durable=durable)
+            return self._store.put_status(record, durable=durable, wake=wake)
 
     def mark(self, record: R) -> R:
         """Mark for deletion."""
