@@ -12,7 +12,7 @@ programs := git:git mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs losetup:mount
 
 # Seconds that each suite may take in `make test`, on two processors; a suite that takes longer fails. About twice what
 # it takes on a quiet machine.
-budgets := unit=90 contract=60 rpc=30 native=240 kernel=1500 vm=300 states=140 killpoints=140 storm=90 faults=120 input=90
+budgets := unit=90 contract=90 rpc=30 native=120 kernel=1500 vm=420 states=120 killpoints=180 storm=90 faults=90 input=90
 # The suites that attack the driver, and those of their tests that run in the VM.
 attacks := tests/states tests/killpoints tests/storm tests/faults tests/input tests/vm tests/kernel/test_killpoints.py \
 	tests/kernel/test_log_writes.py tests/kernel/test_faults_disk.py tests/kernel/test_faults_hang.py \

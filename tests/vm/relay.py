@@ -19,6 +19,7 @@ from tests.vm.boot import Boot, Running
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+QUIET = 2
 OK = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
 
 
@@ -121,7 +122,7 @@ class Relay:
         there = [item for suite in self._suites.values() for item in suite.items]
         here = [item for item in items if not item.get_closest_marker("kernel")]
         here.sort(key=_lateness)
-        beside = [item for item in here if not _lateness(item)]
+        beside = [item for item in here if _lateness(item) < QUIET]
         items[:] = [*beside, *there, *here[len(beside) :]]
 
     @pytest.hookimpl(tryfirst=True)
@@ -160,10 +161,11 @@ class Relay:
 
 
 def _lateness(item: pytest.Item) -> int:
-    """Return where a test stands: 0 where it may run beside the VM, then what needs quiet, then what runs last."""
-    if item.get_closest_marker("last"):
-        return 2
-    return 1 if item.get_closest_marker("quiet") or item.get_closest_marker("boots") else 0
+    """Return where a test stands: first what may run beside the VM, then what needs quiet, then what runs last."""
+    for name, lateness in (("last", QUIET + 1), ("quiet", QUIET), ("boots", QUIET - 1)):
+        if item.get_closest_marker(name):
+            return lateness
+    return 0
 
 
 def _of(report: pytest.TestReport) -> pytest.TestReport:
