@@ -97,6 +97,11 @@ class Decoded:
             found.append(record)
         return found
 
+    def remembered(self, record: R) -> R | None:
+        """Return what is kept under this record's version, None when it isn't remembered."""
+        _, found = self._known.get((type(record), record.id.encode()), _NOTHING)
+        return found if isinstance(found, type(record)) and found.version == record.version else None
+
     def learn(self, raw_id: bytes, version: int, record: Record) -> None:
         """Remember a record that is surely kept under this version."""
         if len(self._known) >= MOST_DECODED:

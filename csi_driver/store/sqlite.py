@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import secrets
 import sqlite3
 import threading
 from collections import deque
@@ -38,7 +39,6 @@ _LIST = f"SELECT {_COLUMNS} FROM records WHERE kind = ? AND id > ? ORDER BY id L
 _LIST_BY_SOURCE = (
     f"SELECT {_COLUMNS} FROM records WHERE kind = ? AND source = ? AND source <> '' AND id > ? ORDER BY id LIMIT ?"  # noqa: S608
 )
-_NEXT_VERSION = "UPDATE sequence SET last = last + 1 RETURNING last"
 # The values of both are those of _values, in its order.
 _INSERT = (
     "INSERT INTO records (spec, status, version, generation, deleting, source, kind, id)"
@@ -46,9 +46,9 @@ _INSERT = (
 )
 _UPDATE = (
     "UPDATE records SET spec = ?, status = ?, version = ?, generation = ?, deleting = ?, source = ?"
-    " WHERE kind = ? AND id = ?"
+    " WHERE kind = ? AND id = ? AND version = ?"
 )
-_DELETE = "DELETE FROM records WHERE kind = ? AND id = ?"
+_DELETE = "DELETE FROM records WHERE kind = ? AND id = ? AND version = ?"
 
 
 class SqliteStore:
@@ -114,12 +114,13 @@ class SqliteStore:
 
     def create(self, record: R, *, durable: bool = True) -> R:
         """Add a record at generation 1 and return it with its version. Raises Stale when the id is taken."""
+        new = dataclasses.replace(record, version=_new_version(), generation=1, deleting=False)
 
         def insert(db: sqlite3.Connection) -> R:
-            if db.execute(_GET, codec.key_of(record)).fetchall():
-                raise Stale(f"{record.KIND} {record.id} exists")
-            new = dataclasses.replace(record, version=_next_version(db), generation=1, deleting=False)
-            db.execute(_INSERT, _values(new))
+            try:
+                db.execute(_INSERT, _values(new))
+            except sqlite3.IntegrityError:
+                raise Stale(f"{record.KIND} {record.id} exists") from None
             return new
 
         return self._commit("create", record, insert, durable)
@@ -148,25 +149,31 @@ class SqliteStore:
         """Forget a record. Raises Stale when it changed."""
 
         def delete(db: sqlite3.Connection) -> None:
-            self._unchanged(db, record)
-            db.execute(_DELETE, codec.key_of(record))
+            self._changed_one(db, record, _DELETE)
 
         self._commit("remove", record, delete, durable)
 
     def _swap(self, verb: str, record: R, change: Callable[[R], R], durable: bool = True, wake: bool = True) -> R:
         def swap(db: sqlite3.Connection) -> R:
-            now = self._unchanged(db, record)
+            # What the caller read is remembered, as a rule, and the write itself sees that it is still so.
+            now = self._records.remembered(record) or self._unchanged(db, record)
             new = change(now)
             if new is now:
-                return now
-            new = dataclasses.replace(new, version=_next_version(db))
-            db.execute(_UPDATE, _values(new))
+                return self._unchanged(db, record)
+            new = dataclasses.replace(new, version=_new_version())
+            self._changed_one(db, record, _UPDATE, *_values(new)[: -len(codec.key_of(record))])
             return new
 
         new = self._commit(verb, record, swap, durable, wake)
-        # Not within the transaction: the version of one that fails will be another record's.
+        # Not before it is committed: a write that fails has given its version to nothing.
         self._records.learn(new.id.encode(), int(new.version), new)
         return new
+
+    def _changed_one(self, db: sqlite3.Connection, record: Record, statement: str, *values: str | int) -> None:
+        """Change the record if it has the version that the caller read. Raises Stale, saying what it has become."""
+        if db.execute(statement, (*values, *codec.key_of(record), record.version)).rowcount != 1:
+            self._unchanged(db, record)
+            raise Stale(f"{record.KIND} {record.id} can't be at version {record.version}")
 
     def _unchanged(self, db: sqlite3.Connection, record: R) -> R:
         """Return the record as it is kept. Raises Stale unless that is the version which the caller read."""
@@ -181,7 +188,10 @@ class SqliteStore:
     def _commit(
         self, verb: str, record: Record, work: Callable[[sqlite3.Connection], Done], durable: bool, wake: bool = True
     ) -> Done:
-        """Do the work in one transaction, then wake who watches: from this thread, which costs no switch to another."""
+        """Do the work, whose one statement is a transaction, then wake who watches, from this thread.
+
+        One, for each statement lets other threads run and waits for them. Waking from here costs no switch.
+        """
         effect = f"{verb} {record.KIND} {record.id}"
         self._hook("before", effect)
         with self._write_lock, sqlite_file.explained(self._path):
@@ -190,14 +200,9 @@ class SqliteStore:
                 if self._flushes is not durable:
                     sqlite_file.flush_commits(db, durable)
                     self._flushes = durable
-                db.execute("BEGIN IMMEDIATE")
                 done = work(db)
-                db.execute("COMMIT")
             except sqlite3.Error:
                 self._drop_writer()
-                raise
-            except BaseException:
-                db.rollback()
                 raise
         self._hook("after", effect)
         if wake:
@@ -282,9 +287,9 @@ class SqliteStore:
             raise StoreUnready(f"can't use the database {self._path}: this Store is closed")
 
 
-def _next_version(db: sqlite3.Connection) -> str:
-    """Return a version that no record ever had."""
-    return str(db.execute(_NEXT_VERSION).fetchall()[0][0])
+def _new_version() -> str:
+    """Return a version that no record ever had: of 2^63 numbers, one at random."""
+    return str(secrets.randbits(63))
 
 
 def _values(record: Record) -> tuple[str | int, ...]:

@@ -28,8 +28,6 @@ CREATE TABLE records (
     PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
 CREATE INDEX records_by_source ON records (kind, source, id) WHERE source <> '';
-CREATE TABLE sequence (last INTEGER NOT NULL);
-INSERT INTO sequence VALUES (0);
 """
 
 _DAMAGED = {"SQLITE_CORRUPT", "SQLITE_NOTADB"}

@@ -104,21 +104,19 @@ class Relay:
     """The plugin on this side."""
 
     def __init__(self) -> None:
-        self._suites: dict[Boot, Suite] = {}
+        self._suites: dict[tuple[Boot, bool], Suite] = {}
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Put the tests of the VM behind those that can run beside it, and before those that can't.
 
-        Those of one boot stand together, what measures last, so that it has the processors to itself.
+        Those of one boot stand together; what measures has boots of its own, when everything else is through.
         """
         for item in (item for item in items if item.get_closest_marker("kernel")):
             # Its time is taken where it runs.
             item.add_marker(pytest.mark.timeout(0))
-            boot = boot_of(item)
-            self._suites.setdefault(boot, Suite(boot)).items.append(item)
-        for suite in self._suites.values():
-            suite.items.sort(key=lambda item: item.get_closest_marker("quiet") is not None)
+            self._suite_of(item).items.append(item)
+        self._suites = dict(sorted(self._suites.items(), key=lambda entry: entry[0][1]))
         there = [item for suite in self._suites.values() for item in suite.items]
         here = [item for item in items if not item.get_closest_marker("kernel")]
         here.sort(key=_lateness)
@@ -128,16 +126,16 @@ class Relay:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Boot the first machine at once: its tests run beside those here."""
-        suite = next(iter(self._suites.values()), None)
-        if suite is not None and not session.config.option.collectonly:
-            self._announce(session.config, suite)
+        first = next(((quiet, suite) for (_, quiet), suite in self._suites.items()), None)
+        if first is not None and not first[0] and not session.config.option.collectonly:
+            self._announce(session.config, first[1])
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         """Report a test of the VM; leave all others to pytest."""
         if not item.get_closest_marker("kernel"):
             return None
-        suite = self._suites[boot_of(item)]
+        suite = self._suite_of(item)
         self._announce(item.config, suite)
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in suite.reports(item):
@@ -149,6 +147,10 @@ class Relay:
         """Leave no machine behind, whatever ended the session."""
         for suite in self._suites.values():
             suite.end()
+
+    def _suite_of(self, item: pytest.Item) -> Suite:
+        boot = boot_of(item)
+        return self._suites.setdefault((boot, item.get_closest_marker("quiet") is not None), Suite(boot))
 
     def _announce(self, config: pytest.Config, suite: Suite) -> None:
         if suite.runs():
