@@ -20,7 +20,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent
 RUN = CHECKOUT / "hack/vm/run"
 LOGS = CHECKOUT / "build/vm"
 CSI_SANITY = CHECKOUT / "build/bin/csi-sanity"
-TIMEOUT = pick(1800, 6 * 3600)
+TIMEOUT = pick(3600, 6 * 3600)
 """Seconds. Each test has a limit of its own in the machine; this one is for a machine that hangs as a whole."""
 
 END_SECONDS = 60
