@@ -6,7 +6,7 @@ SHELL := /bin/bash -o pipefail
 export PYTHON ?= python3
 
 bin := .venv/bin
-code := csi_driver qos hack/vm/vm hack/demo hack/bench tests
+code := csi_driver qos hack/vm/vm hack/clock.py hack/demo hack/bench tests
 # Programs that tests use on this machine, with the Debian packages they are in.
 programs := git:git mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs losetup:mount
 

@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
 import threading
@@ -20,14 +19,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 from rich.console import Console
 
-from csi_driver.errors import StorageError, Unready
+from csi_driver.errors import Unready
 from csi_driver.host.syscalls import FICLONE
 from hack.bench import extents
 from hack.bench.calls import GIB, Caller, Failed
 from hack.bench.crew import CHECKOUT
 from hack.bench.driver import FOLDER, Sluice
 from hack.bench.figures import median
-from hack.bench.main import leave
+from hack.bench.main import command_line
 from hack.bench.progress import Progress
 from hack.bench.show import number, table
 
@@ -219,16 +218,5 @@ def print_cuts(console: Console, found: Sequence[Cut]) -> None:
             console.print(f"FAILURES at {cut.extents:,}: {cut.failures}", style="bold red", markup=False)
 
 
-def main() -> int:
-    """Run, and say in one line what prevented it."""
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        app()
-    except StorageError as error:
-        sys.stderr.write(f"hack/bench: {error}\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line(app))

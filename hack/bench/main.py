@@ -31,6 +31,7 @@ from hack.bench.measure import NULL, OURS, RAW, Bench, starts
 from hack.bench.progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 POOL, LARGE_POOL, RATIO = "4Gi", "12Gi", 1000
@@ -178,8 +179,8 @@ def leave(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def main() -> int:
-    """Run, and say in one line what prevented it."""
+def command_line(app: Callable[[], object]) -> int:
+    """Run a command line, and say in one line what prevented it. Return the exit status."""
     signal.signal(signal.SIGTERM, leave)
     try:
         app()
@@ -190,4 +191,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line(app))

@@ -9,13 +9,13 @@ import os
 import platform
 import shutil
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.status import Status
 from rich.table import Table
 
 from csi_driver.errors import Unready
+from hack.clock import Clock
 from hack.demo import machine, plan
 from hack.demo.classes import parameters
 from hack.demo.figures import measured
@@ -29,30 +29,15 @@ if TYPE_CHECKING:
     from hack.demo.machine import Told
 
 
-class Teller:
-    """Print a line a step, with a clock that runs below it where somebody looks."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._began = time.monotonic()
-        self._status = Status("", console=console)
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._status.stop()
+class Teller(Clock):
+    """Tell what the demo's parts say of themselves."""
 
     def __call__(self, told: Told) -> None:
         """Print what was told."""
-        passed = time.monotonic() - self._began
         about = f" (about {told.seconds:.0f} s)" if told.seconds else ""
-        style = "bold" if told.step else "dim"
-        self._console.print(f"[{passed:5.0f} s] {told.text}{about}", style=style, markup=False, highlight=False)
+        self.step(f"{told.text}{about}", "bold" if told.step else "dim")
         if told.step:
-            self._status.update(told.text)
+            self.now(told.text)
 
 
 def main(checkout: Path, classes: Path, out: Path, *, buffered: bool) -> int:

@@ -19,7 +19,7 @@ LINES_OF_A_FUNCTION = 40
 
 SOURCES = sorted(
     path
-    for folder in (*PACKAGES, "hack/vm/vm")
+    for folder in (*PACKAGES, "hack")
     for path in (CHECKOUT / folder).rglob("*.py")
     if not GENERATED.search(path.name)
 )
