@@ -16,7 +16,7 @@ budgets := unit=240 contract=240 rpc=60 native=360 kernel=2400 vm=900 states=300
 # The suites that attack the driver, and those of their tests that run in the VM.
 attacks := tests/states tests/killpoints tests/storm tests/faults tests/input tests/vm tests/kernel/test_killpoints.py \
 	tests/kernel/test_log_writes.py tests/kernel/test_faults_disk.py tests/kernel/test_faults_hang.py \
-	tests/kernel/test_faults_tenant.py
+	tests/kernel/test_faults_tenant.py tests/kernel/test_killpoints_lvm.py tests/kernel/test_states_lvm.py
 
 .PHONY: help venv packages check lint unit test test-native test-vm torture vm csi-sanity demo bench proto format clean
 

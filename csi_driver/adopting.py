@@ -2,6 +2,9 @@
 
 What has a record is left alone, what has no passport that makes sense is told and never touched. A step that was cut is
 finished by doing it again: a record without an offer is one that was begun here, and nobody acts on it.
+
+A group snapshot is rebuilt when all of its members are there; its agent gives these their records. Else those that are
+there become snapshots that stand alone.
 """
 
 from __future__ import annotations
@@ -10,21 +13,25 @@ import dataclasses
 import enum
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from csi_driver import parameters
 from csi_driver.errors import Invalid
+from csi_driver.groups import GroupSnapshot, group_of
 from csi_driver.ids import is_id, new_id
-from csi_driver.records import SIZE_STEP, History, Offer, Snapshot, SnapshotSpec, Source, Status, Volume, VolumeSpec
+from csi_driver.records import Offer, Snapshot, SnapshotSpec, Source, Status, Volume, VolumeSpec
+from csi_driver.shelves import Left, checked, history_of, whole_groups
 from csi_driver.store.base import Stale
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from csi_driver.backends.base import Found, Passport
+    from csi_driver.shelves import Shelf
     from csi_driver.store.base import Key, Store
     from qos.tiers import Tier
+
+Thing = Volume | Snapshot | GroupSnapshot
 
 
 class Action(enum.StrEnum):
@@ -37,23 +44,16 @@ class Action(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
-    """Hold what stands in one pool."""
-
-    pool_id: str
-    pool: str
-    node: str
-    found: tuple[Found, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
-    """Say what is done with the bytes under one id. `record` is what they get, None unless they get one."""
+    """Say what is done with the bytes under one id.
+
+    `record` is what they get, None unless they get one; members of a group have that of the group in common.
+    """
 
     action: Action
     pool: str
     found: Found
-    record: Volume | Snapshot | None = None
+    record: Thing | None = None
     note: str = ""
 
 
@@ -70,30 +70,40 @@ class Rules:
     missing_tier: str = ""
 
 
-class _Left(Exception):
-    """Say why bytes get no record."""
-
-
-def known_records(store: Store) -> dict[Key, Volume | Snapshot]:
-    """Return all volumes and snapshots of a Store."""
-    kinds: tuple[type[Volume | Snapshot], ...] = (Volume, Snapshot)
+def known_records(store: Store) -> dict[Key, Thing]:
+    """Return all volumes, snapshots and groups of a Store."""
+    kinds: tuple[type[Thing], ...] = (Volume, Snapshot, GroupSnapshot)
     return {(kind.KIND, record.id): record for kind in kinds for record in store.list(kind)}
 
 
-def plan(shelves: Iterable[Shelf], known: Mapping[Key, Volume | Snapshot], rules: Rules) -> list[Step]:
+def plan(shelves: Iterable[Shelf], known: Mapping[Key, Thing], rules: Rules) -> list[Step]:
     """Return a step for all that stands in the pools. Pure."""
     pairs = [(shelf, found) for shelf in shelves for found in shelf.found]
     times = Counter(found.id for _, found in pairs)
     kinds = {record.id: record.KIND for record in known.values()} | {
         found.id: found.passport.kind for _, found in pairs if found.passport
     }
-    return [_step(shelf, found, known, rules, kinds, times[found.id]) for shelf, found in pairs]
+    groups = {member.id: group for group in whole_groups(pairs, times, known) for member in group.spec.members}
+    return [
+        _in_group(shelf, found, group, known)
+        if (group := groups.get(found.id)) is not None
+        else _step(shelf, found, known, rules, kinds, times[found.id])
+        for shelf, found in pairs
+    ]
+
+
+def _in_group(shelf: Shelf, found: Found, group: GroupSnapshot, known: Mapping[Key, Thing]) -> Step:
+    mine = known.get((GroupSnapshot.KIND, group.id))
+    if mine is not None and not _begun(mine):
+        return Step(Action.KNOWN, shelf.pool, found)
+    note = f"a member of group snapshot {group.spec.name}"
+    return Step(Action.FINISH if mine else Action.ADOPT, shelf.pool, found, group, note)
 
 
 def _step(
     shelf: Shelf,
     found: Found,
-    known: Mapping[Key, Volume | Snapshot],
+    known: Mapping[Key, Thing],
     rules: Rules,
     kinds: Mapping[str, str],
     times: int,
@@ -102,70 +112,43 @@ def _step(
     if mine is not None and not _begun(mine):
         return Step(Action.KNOWN, shelf.pool, found, note=_elsewhere(mine, shelf))
     try:
-        passport = _checked(found, times)
+        passport = checked(found, times)
+        if (GroupSnapshot.KIND, group_of(passport.name)) in known:
+            return Step(Action.KNOWN, shelf.pool, found, note="its group snapshot has a record, and goes on with it")
         record, note = _record(shelf, found, passport, rules, kinds)
-    except _Left as reason:
+    except Left as reason:
         return Step(Action.LEAVE, shelf.pool, found, note=str(reason))
     return Step(Action.FINISH if mine else Action.ADOPT, shelf.pool, found, record, note)
 
 
-def _begun(record: Volume | Snapshot) -> bool:
-    """Return whether an adoption that was cut left this record: every other one was born with an offer."""
+def _begun(record: Thing) -> bool:
+    """Return whether an adoption that was cut left this record: all but members were born with an offer."""
+    if isinstance(record, Snapshot) and record.spec.group:
+        return False
     return record.spec.offer is None and not record.deleting and not record.spec.absent
 
 
-def _elsewhere(record: Volume | Snapshot, shelf: Shelf) -> str:
+def _elsewhere(record: Thing, shelf: Shelf) -> str:
     offer = record.status.history.accepted or record.spec.offer
     if offer is None or offer.pool == shelf.pool_id:
         return ""
     return f"its record says another pool, on node {offer.node}: these bytes are a copy, or were moved by hand"
 
 
-def _checked(found: Found, times: int) -> Passport:
-    """Return the passport if it makes sense for bytes that are found so many times. Raises _Left."""
-    if times > 1:
-        raise _Left("two pools hold this id: remove the copy that is not the volume, then run this again")
-    passport = found.passport
-    if passport is None:
-        raise _Left("no passport that can be read: nobody can say what these bytes are")
-    if passport.id != found.id:
-        raise _Left(f"its passport is that of {passport.id}: these bytes are a copy made by hand")
-    if passport.kind not in (Volume.KIND, Snapshot.KIND) or not passport.name:
-        raise _Left(
-            f"its passport says kind {passport.kind!r}, name {passport.name!r}: that is no volume and no snapshot"
-        )
-    if passport.sector_size not in parameters.SECTOR_SIZES:
-        raise _Left(f"its passport says sectors of {passport.sector_size} bytes; they are 512 or 4096")
-    if found.size <= 0 or found.size % SIZE_STEP:
-        raise _Left(f"it has {found.size} bytes, no multiple of {SIZE_STEP}: it was cut short")
-    try:
-        made = datetime.fromisoformat(passport.made)
-    except ValueError:
-        made = None
-    if made is None or made.tzinfo is None:
-        raise _Left(f"its passport says it was made at {passport.made!r}, which is no time")
-    return passport
-
-
 def _record(
     shelf: Shelf, found: Found, passport: Passport, rules: Rules, kinds: Mapping[str, str]
 ) -> tuple[Volume | Snapshot, str]:
-    """Return the whole record of bytes, and what a person should know of it. Raises _Left."""
+    """Return the whole record of bytes, and what a person should know of it. Raises Left."""
     offer = Offer(1, shelf.node, shelf.pool_id)
-    history = History(
-        accepted=offer,
-        size=found.size,
-        sector_size=passport.sector_size,
-        made=passport.made,
-        format_begun=passport.format_done,
-        format_done=passport.format_done,
-    )
+    history = history_of(found, passport, offer)
     notes = []
     if new_id(rules.scope, passport.kind, passport.name) != found.id:
         notes.append("made under another driver name or cluster id")
     if passport.kind == Snapshot.KIND:
         if not is_id(passport.parent):
-            raise _Left(f"its passport names no volume that it was cut from, but {passport.parent!r}")
+            raise Left(f"its passport names no volume that it was cut from, but {passport.parent!r}")
+        if passport.group:
+            notes.append(f"alone: not all of the {passport.group_size} members of group {passport.group} are here")
         cut = SnapshotSpec(name=passport.name, size=found.size, volume=passport.parent, offer=offer)
         return Snapshot(found.id, cut, Status(history)), "; ".join(notes)
     spec, said = _volume(found, passport, rules)
@@ -179,11 +162,11 @@ def _record(
 
 
 def _volume(found: Found, passport: Passport, rules: Rules) -> tuple[VolumeSpec, list[str]]:
-    """Return what a volume is to be, its limits reckoned anew from its tier. Raises _Left."""
+    """Return what a volume is to be, its limits reckoned anew from its tier. Raises Left."""
     notes, tier = [], passport.tier
     if tier not in rules.tiers:
         if not rules.missing_tier:
-            raise _Left(
+            raise Left(
                 f"its tier {tier!r} is not known: give the file that has it by --tiers, or a tier to take instead by "
                 "--missing-tier"
             )
@@ -196,7 +179,7 @@ def _volume(found: Found, passport: Passport, rules: Rules) -> tuple[VolumeSpec,
     try:
         want = parameters.wanted(rules.tiers, found.size, asked, {})
     except Invalid as error:
-        raise _Left(f"its passport can't be followed: {error}") from error
+        raise Left(f"its passport can't be followed: {error}") from error
     spec = VolumeSpec(
         name=passport.name,
         size=found.size,
@@ -205,6 +188,7 @@ def _volume(found: Found, passport: Passport, rules: Rules) -> tuple[VolumeSpec,
         file_system=want.file_system,
         parameters=dict(passport.parameters),
         claim=passport.claim,
+        thick=passport.thick,
     )
     return spec, notes
 
@@ -216,22 +200,24 @@ def carry_out(store: Store, steps: Sequence[Step]) -> Iterable[Step]:
             yield step
 
 
-def write(store: Store, record: Volume | Snapshot) -> bool:
+def write(store: Store, record: Thing) -> bool:
     """Write one record. False: it is there, and not one that an adoption began.
 
     The offer comes last: until then no agent acts on the record. With an offer and no history it would be made anew,
     and bytes whose source is gone would be undone.
     """
     while True:
-        now: Volume | Snapshot | None = store.get(type(record), record.id)
+        now: Thing | None = store.get(type(record), record.id)
         try:
             if now is None:
-                now = store.create(dataclasses.replace(record.with_spec(offer=None), status=Status()))
+                born: Any = type(record.status)()
+                now = store.create(dataclasses.replace(record.with_spec(offer=None), status=born))
             if not _begun(now):
                 return False
             if not now.status.history.made:
-                now = store.put_status(dataclasses.replace(now, status=record.status))
-            store.put_spec(dataclasses.replace(record, status=now.status, version=now.version))
+                status: Any = record.status
+                now = store.put_status(dataclasses.replace(now, status=status))
+            store.put_spec(dataclasses.replace(record, version=now.version))
         except Stale:
             continue
         return True

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from csi_driver.agent.agent import Agent
+from csi_driver.agent.grouping import Grouper
 from csi_driver.agent.making import Maker
+from csi_driver.agent.trimming import Trimming
 from csi_driver.backends.image import PoolImage
 from csi_driver.backends.loop import LoopBackend
+from csi_driver.backends.lvm import LvmBackend
+from csi_driver.controller.groups import Groups
 from csi_driver.controller.snapshots import Snapshots
 from csi_driver.controller.volumes import Volumes
 from csi_driver.controller.waiting import Liveness, Waiting
@@ -21,6 +25,7 @@ from csi_driver.host.dm import DeviceMapper
 from csi_driver.host.filesystem import Filesystems
 from csi_driver.host.freeze import DeadMan, Freezer
 from csi_driver.host.loopdev import LoopDevices
+from csi_driver.host.lvm import Lvm, host_prefix
 from csi_driver.host.mounts import Mounts
 from csi_driver.host.run import Runner
 from csi_driver.host.syscalls import Kernel
@@ -68,12 +73,20 @@ class Machine:
         self.loops = LoopDevices(self.kernel)
         self.mounts = Mounts(self.kernel)
         self.filesystems = Filesystems(self.runner, self.kernel)
+        self.lvm = Lvm(self.runner, host_prefix())
         self.dead_man = DeadMan()
         self.helper = HelperCgroup()
         self.freezer = Freezer(self.kernel, self.mapper, self.dead_man)
 
-    def backend(self, pool: PoolConfig) -> LoopBackend:
-        """Return the backend of a pool. With a size it lives in an image of its own, mounted in the pool's folder."""
+    def backend(self, pool: PoolConfig) -> Backend:
+        """Return the backend of a pool. A loop pool with a size lives in an image of its own, mounted in its folder."""
+        if pool.backend == "lvm":
+            vg, thinpool = pool.path.parts
+            return LvmBackend(vg, thinpool, self.lvm, self.mapper, self.kernel)
+        return self.loop_backend(pool)
+
+    def loop_backend(self, pool: PoolConfig) -> LoopBackend:
+        """Return the backend of a pool of image files."""
         if not pool.size:
             return LoopBackend(pool.path, self.kernel, self.loops, self.filesystems)
         image = PoolImage(pool.path / "pool.xfs", pool.size, self.kernel, self.loops, self.filesystems, self.mounts)
@@ -116,7 +129,9 @@ def keep_udev_away(machine: Machine) -> None:
         udev.keep_away(machine.kernel, machine.runner)
     except StorageError as error:
         log.warning(
-            "udev is not told to leave volumes alone", reason=str(error), remedy=f"install {udev.NAME} on the host"
+            "udev is not told to leave volumes alone",
+            reason=str(error),
+            remedy=f"install {', '.join(udev.NAMES)} on the host",
         )
 
 
@@ -130,7 +145,9 @@ class AgentSide:
         self.pools = served_pools(config, machine)
         limiting = Limiting(enforce)
         maker = Maker(store, stack, limiting, locks)
-        self.agent = Agent(config.node_id, config.scope, store, self.pools, maker, locks)
+        grouper = Grouper(store, stack, locks, maker)
+        self.agent = Agent(config.node_id, config.scope, store, self.pools, maker, grouper, locks)
+        self.trimming = Trimming(store, self.pools, stack, machine.kernel, locks, every=config.trim_every)
         formatting = Formatting(store, machine.filesystems, limiting)
         staged = Staged(store, self.pools, stack)
         self.staging = Staging(
@@ -156,6 +173,7 @@ class ControllerSide:
         liveness = Liveness(store, config.scope)
         self.volumes = Volumes(store, self.waiting, liveness, tiers, config.scope)
         self.snapshots = Snapshots(store, self.waiting, liveness, config.scope)
+        self.groups = Groups(store, self.waiting, liveness, config.scope)
 
 
 def served_pools(config: Config, machine: Machine) -> ServedPools:

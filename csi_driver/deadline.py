@@ -17,15 +17,20 @@ LONGEST_PAUSE = 0.05
 class Deadline:
     """Hold a point on the monotonic clock, so that a step of the wall clock changes nothing."""
 
-    __slots__ = ("_at",)
+    __slots__ = ("_at", "_from")
 
     def __init__(self, seconds: float) -> None:
         """Start a deadline that passes after so many seconds."""
-        self._at = time.monotonic() + seconds
+        self._from = time.monotonic()
+        self._at = self._from + seconds
 
     def left(self) -> float:
         """Return the seconds that are left, 0.0 when none are."""
         return max(0.0, self._at - time.monotonic())
+
+    def spent(self) -> float:
+        """Return the seconds since it was started."""
+        return time.monotonic() - self._from
 
     def passed(self) -> bool:
         """Return whether no time is left."""

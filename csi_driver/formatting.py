@@ -31,8 +31,11 @@ class Formatting:
         self._filesystems = filesystems
         self._limiting = limiting
 
-    def prepare(self, record: Volume, backend: Backend, device: Device, fs_type: str, deadline: Deadline) -> None:
-        """Leave a sound file system of this type on the device. Raises Foreign rather than overwrite anything."""
+    def prepare(self, record: Volume, backend: Backend, device: Device, fs_type: str, deadline: Deadline) -> bool:
+        """Leave a sound file system of this type on the device, and return whether it is new, and so fills the device.
+
+        Raises Foreign rather than overwrite anything.
+        """
         history = record.status.history
         prefix = self._limiting.helper_prefix
         if history.format_done:
@@ -42,11 +45,14 @@ class Formatting:
                     f"it is never formatted again; ask for {history.format_done}"
                 )
             self._filesystems.check(device.path, fs_type, deadline=deadline, prefix=prefix)
-            return
+            return False
+        if history.format_begun:
+            self._filesystems.check_alone(device.path)
         blank = history.raw or not history.format_begun
         if blank:
             self._check_empty(record, backend, device)
         self._mark(record, format_begun=fs_type)
+        backend.take(record.id)
         self._filesystems.make(
             device.path,
             fs_type,
@@ -56,20 +62,31 @@ class Formatting:
             deadline=deadline,
             prefix=prefix,
         )
-        self._amend_passport(record, backend, fs_type)
-        self._mark(record, format_done=fs_type)
+        self._mark_done(record, backend, fs_type)
+        return True
 
-    def hand_out_raw(self, record: Volume) -> None:
+    def hand_out_raw(self, record: Volume, backend: Backend) -> None:
         """Note, before a pod gets the bare device, that from now on its bytes are the pod's."""
         if not record.status.history.raw:
             change_status(self._store, Volume, record.id, lambda now: now.status.with_history(raw=True), durable=True)
+        backend.take(record.id)
 
-    def _amend_passport(self, record: Volume, backend: Backend, fs_type: str) -> None:
-        """Let the bytes say that an mkfs ended, so that `adopt` never has one done again."""
+    def _mark_done(self, record: Volume, backend: Backend, fs_type: str) -> None:
+        """Note that an mkfs ended: in the record, and on the bytes, so that `adopt` never has one done again."""
+        if not backend.amends_at_once:
+            self._mark(record, format_done=fs_type)  # the agent sees to the passport
+            return
         found = backend.find(record.id)
         if found is None or found.passport is None:
             raise Foreign(f"volume {record.id} has no passport that can be read")
         backend.amend(record.id, dataclasses.replace(found.passport, format_done=fs_type))
+        change_status(
+            self._store,
+            Volume,
+            record.id,
+            lambda now: now.status.with_history(format_done=fs_type).with_seen(marked=fs_type),
+            durable=True,
+        )
 
     def _check_empty(self, record: Volume, backend: Backend, device: Device) -> None:
         blank = backend.never_written(record.id)

@@ -26,8 +26,8 @@ class Ledger:
         self._entries: dict[str, int] = {}
         self._promised = 0
 
-    def admit(self, record_id: str, size: int) -> None:
-        """Promise `size` bytes to a record, instead of what it had. Raises NoSpace with the arithmetic."""
+    def admit(self, record_id: str, size: int, note: str = "") -> None:
+        """Promise `size` bytes to a record, instead of what it had. Raises NoSpace with the arithmetic and the note."""
         limit = self._limit()
         with self._lock:
             had = self._entries.get(record_id, 0)
@@ -35,7 +35,7 @@ class Ledger:
             if size > had and size > left:
                 raise NoSpace(
                     f"pool {self._pool} can't take {format_bytes(size)}: {format_bytes(max(left, 0))} of "
-                    f"{format_bytes(limit)} can still be promised; free space, or ask another pool"
+                    f"{format_bytes(limit)} can still be promised{note}; free space, or ask another pool"
                 )
             self._set(record_id, size)
 
@@ -49,6 +49,11 @@ class Ledger:
         limit = self._limit()
         with self._lock:
             return max(0, limit - self._promised)
+
+    def promised(self) -> int:
+        """Return how many bytes were promised."""
+        with self._lock:
+            return self._promised
 
     def _set(self, record_id: str, size: int) -> None:
         self._promised += size - self._entries.pop(record_id, 0)

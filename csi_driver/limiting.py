@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
+def yielding(record: Volume, emergency: str) -> str:
+    """Return what to say of a volume that is held to its least for its pool's sake, "" for one that isn't."""
+    return f"its writes are held to its least rate: {emergency}" if record.spec.qos.least and emergency else ""
+
+
 class Limiting:
     """Stand between records and the enforcement of limits."""
 
@@ -29,13 +34,15 @@ class Limiting:
         """Return the words to put before the argv of mkfs, fsck and growfs."""
         return self._enforcement.helper_prefix
 
-    def apply(self, record: Volume, device: Device) -> Limits | None:
+    def apply(self, record: Volume, device: Device, emergency: str) -> Limits | None:
         """Limit a volume's device and return what the kernel shows, None where it refuses a tier that may go without.
 
-        Raises Unready for a tier that must not run without its limits.
+        `emergency` says what is wrong with the volume's pool, "" when nothing is: a tier that yields is held to its
+        least then. Raises Unready for a tier that must not run without its limits.
         """
+        qos = record.spec.qos
         try:
-            return self._enforcement.apply(device.dev, record.spec.qos.limits)
+            return self._enforcement.apply(device.dev, qos.least if qos.least and emergency else qos.limits)
         except Unenforceable as error:
             if record.spec.qos.required:
                 tier = record.spec.qos.tier

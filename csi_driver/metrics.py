@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from csi_driver.errors import Invalid, StorageError, Unready
+from csi_driver.guard import Level
 from csi_driver.records import Volume
 from csi_driver.states import STATES, state_of
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
+    from csi_driver.agent.trimming import Trimming
+    from csi_driver.pools import ServedPools
     from csi_driver.store.base import Store
     from qos.enforce import Enforcement
 
@@ -53,6 +56,10 @@ class Metrics:
     def program(self, name: str, seconds: float) -> None:
         """Count a program that ended."""
         self._programs.labels(name).observe(seconds)
+
+    def watch(self, pools: ServedPools, trimming: Trimming) -> None:
+        """Show the fill of this node's pools, and what trims gave back to them."""
+        self.registry.register(Filled(pools, trimming))
 
     def serve(self, address: str, store: Store, enforcement: Enforcement) -> Callable[[], None]:
         """Serve at HOST:PORT in a thread, nowhere when the address is empty; return how to end it.
@@ -128,6 +135,58 @@ class Looked(Collector):
                     if value is not None:
                         family.add_metric((str(device), key, side), value)
         yield family
+
+
+class Filled(Collector):
+    """Look, at each scrape, how full the pools are. A pool that can't be looked at has no series then."""
+
+    def __init__(self, pools: ServedPools, trimming: Trimming) -> None:
+        self._pools = pools
+        self._trimming = trimming
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield sizes, the guard's level as one series a level, and how often it came to each; trims."""
+        sizes = {name: GaugeMetricFamily(f"sluice_pool_{name}_bytes", text, labels=("pool",)) for name, text in SIZES}
+        level = GaugeMetricFamily(
+            "sluice_pool_guard", "1 for the level that a pool's fill is at.", labels=("pool", "level")
+        )
+        entered = CounterMetricFamily(
+            "sluice_pool_guard_entered_total", "How often a pool's fill came to a level.", labels=("pool", "level")
+        )
+        for pool in self._pools:
+            try:
+                fill = pool.look()
+            except StorageError as error:
+                log.warning("a pool is not measured", pool=pool.spec.name, reason=str(error))
+                continue
+            values = (fill.total, fill.used, fill.metadata_total, fill.metadata_used, pool.ledger.promised())
+            for family, value in zip(sizes.values(), values, strict=True):
+                family.add_metric((pool.spec.name,), value)
+            for each in Level:
+                level.add_metric((pool.spec.name, each.label), each is pool.level)
+                entered.add_metric((pool.spec.name, each.label), pool.entered[each])
+        yield from (*sizes.values(), level, entered)
+        yield from self._trims()
+
+    def _trims(self) -> Iterator[Metric]:
+        given = CounterMetricFamily("sluice_trimmed_bytes_total", "Bytes that trims gave back.", labels=("pool",))
+        last = GaugeMetricFamily(
+            "sluice_trim_last_timestamp_seconds", "When a volume of the pool was last trimmed.", labels=("pool",)
+        )
+        for pool, size in self._trimming.trimmed.copy().items():
+            given.add_metric((pool,), size)
+        for pool, at in self._trimming.last.copy().items():
+            last.add_metric((pool,), at)
+        yield from (given, last)
+
+
+SIZES = (
+    ("data_size", "What a pool can hold."),
+    ("data_used", "What is allocated in a pool."),
+    ("metadata_size", "What a pool's metadata can hold, 0 where it has none of its own."),
+    ("metadata_used", "What is allocated of a pool's metadata."),
+    ("promised", "What a pool has promised to volumes and snapshots."),
+)
 
 
 def gauge(name: str, documentation: str, value: float) -> Metric:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from csi_driver.errors import Invalid, quoted
 from csi_driver.records import FileSystem, Qos
-from qos.policy import FLOORS_AND_BURST, OVERRIDES, BadLimit, limits
-from qos.tiers import DEFAULT, Enforce, Tier
+from qos.policy import FLOORS_AND_BURST, OVERRIDES, BadLimit, least, limits
+from qos.tiers import DEFAULT, Enforce, Provision, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FILE_SYSTEMS = ("ext4", "xfs")
+FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
 SECTOR_SIZES = (512, 4096)
 MOST_READ_AHEAD_KIB = 1 << 20
-SMALLEST = {"ext4": 8 << 20, "xfs": 300 << 20}
-"""Bytes. mkfs.xfs refuses anything below 300 MiB; an ext4 below 8 MiB has no journal."""
+SMALLEST = {"ext4": 8 << 20, "xfs": 300 << 20, "btrfs": 256 << 20}
+"""Bytes. mkfs.xfs refuses anything below 300 MiB; an ext4 below 8 MiB has no journal; no btrfs grows to below 256."""
 
 FOREIGN_PREFIX = "csi.storage.k8s.io/"
 """Keys that a sidecar adds; all but the claim's name are none of our business."""
@@ -40,6 +40,21 @@ MOUNT_OPTIONS = {
         "journal_checksum",
     },
     "xfs": {"discard", "nodiscard", "largeio", "swalloc", "inode64", "allocsize=", "logbufs=", "logbsize=", "nouuid"},
+    "btrfs": {
+        "discard",
+        "discard=async",
+        "discard=sync",
+        "nodiscard",
+        "compress=zstd",
+        "compress=lzo",
+        "compress-force=zstd",
+        "autodefrag",
+        "nodatacow",
+        "nodatasum",
+        "flushoncommit",
+        "commit=",
+        "max_inline=",
+    },
 }
 """Mount options that a class or a claim may name, by file system. `key=` takes a number, or a size such as 64k."""
 MOUNT_VALUE = re.compile(r"[0-9]{1,10}[kKmMgG]?")
@@ -47,6 +62,7 @@ MOUNT_VALUE = re.compile(r"[0-9]{1,10}[kKmMgG]?")
 MKFS_OPTIONS = {
     "ext4": ("-m", "-i", "-I", "-N", "-T", "-O", "-E"),
     "xfs": ("-m", "-i", "-d", "-l", "-n"),
+    "btrfs": ("-m", "-d", "-n", "-O", "--csum"),
 }
 """mkfs options that a class may name; each takes one value. Sizes of blocks and sectors are the driver's."""
 MKFS_VALUE = re.compile(r"[A-Za-z0-9^_,.:=%-]{1,256}")
@@ -56,13 +72,14 @@ MKFS_ELSEWHERE = frozenset({"file", "name", "logdev", "offset"})
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Hold what class parameters ask for. `sector_size` 0 leaves the choice to the pool."""
+    """Hold what class parameters ask for. `sector_size` 0 leaves the choice to the pool; `thick` is the tier's."""
 
     qos: Qos
     file_system: FileSystem
     pool: str
     sector_size: int
     claim: str
+    thick: bool
 
 
 def qos_of(tiers: Mapping[str, Tier], size: int, asked: Mapping[str, str]) -> Qos:
@@ -73,10 +90,10 @@ def qos_of(tiers: Mapping[str, Tier], size: int, asked: Mapping[str, str]) -> Qo
         raise Invalid(f"tier: there is no tier {quoted(name)}; there are {', '.join(sorted(tiers))}")
     overrides = {key: value for key, value in asked.items() if key in OVERRIDES | FLOORS_AND_BURST}
     try:
-        resolved = limits(tier, size, overrides)
+        resolved, yielded = limits(tier, size, overrides), least(tier, size, overrides)
     except BadLimit as error:
         raise Invalid(str(error)) from error
-    return Qos(name, overrides, resolved, tier.enforce is Enforce.REQUIRED)
+    return Qos(name, overrides, resolved, tier.enforce is Enforce.REQUIRED, yielded)
 
 
 def wanted(tiers: Mapping[str, Tier], size: int, parameters: Mapping[str, str], mutable: Mapping[str, str]) -> Wanted:
@@ -88,7 +105,9 @@ def wanted(tiers: Mapping[str, Tier], size: int, parameters: Mapping[str, str], 
     claim = "/".join(
         filter(None, (parameters.get(f"{FOREIGN_PREFIX}pvc/{part}", "") for part in ("namespace", "name")))
     )
-    return Wanted(qos, _file_system(tiers[qos.tier], ours), ours.get("pool", ""), _sector_size(ours), claim)
+    tier = tiers[qos.tier]
+    thick = tier.provision is Provision.THICK
+    return Wanted(qos, _file_system(tier, ours), ours.get("pool", ""), _sector_size(ours), claim, thick)
 
 
 def modified(tiers: Mapping[str, Tier], size: int, qos: Qos, mutable: Mapping[str, str]) -> Qos:

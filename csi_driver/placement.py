@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from csi_driver.errors import NoSpace, quoted
+from csi_driver.guard import Level
 from qos.quantity import format_bytes
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def suits(pool: Pool, wish: Wish) -> str:
         return f"the class asks for pool {quoted(wish.pool_name)}"
     if wish.nodes and spec.node not in wish.nodes:
         return f"node {spec.node} is not in the topology asked for"
-    return status.abnormal
+    return "" if status.guard == Level.WARNING.label else status.abnormal
 
 
 def order(pools: Sequence[Pool], wish: Wish) -> list[Pool]:

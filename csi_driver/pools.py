@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import threading
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import structlog
 
-from csi_driver.errors import Foreign, StorageError, Unready
+from csi_driver.errors import Foreign, NoSpace, StorageError, Unready
+from csi_driver.guard import Guard, Level, Share
 from csi_driver.ledger import Ledger
-from csi_driver.records import Disk, Pool, PoolStatus
+from csi_driver.records import SIZE_STEP, Disk, Pool, PoolStatus, Snapshot, Volume
 from csi_driver.store.base import Stale
-from qos.quantity import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from csi_driver.backends.base import Backend, Fill
+    from csi_driver.groups import GroupSnapshot
     from csi_driver.records import PoolSpec
     from csi_driver.store.base import Store
 
 log = structlog.get_logger(__name__)
 
-FULL = 0.01
-"""The part of a pool that is free when it counts as full: what pods write there is about to fail."""
+REMEDIES = {"lvm": "run `sluice pool extend`"}
+OTHER_REMEDY = "make the file system that it is on larger"
 
 
 class ServedPool:
-    """Join a pool's record, its bytes and its ledger."""
+    """Join a pool's record, its bytes, its ledger and the guard of its fill.
+
+    `entered` counts how often the guard came to each level, by which way whatever.
+    """
 
     def __init__(
         self, record_id: str, spec: PoolSpec, backend: Backend, opened: Callable[[Backend], None] = lambda _: None
@@ -41,6 +48,11 @@ class ServedPool:
         self._trouble = "not opened yet"
         self._identity = ""
         self._disks: tuple[Disk, ...] = ()
+        self._judging = threading.Lock()
+        self._guard = Guard()
+        self._fill: Fill | None = None
+        self._watched = (Level.OK, self._trouble)
+        self.entered: Counter[Level] = Counter()
 
     def open(self, store: Store) -> None:
         """Open the bytes under the identity that the record names; what fails is kept as the pool's trouble."""
@@ -60,6 +72,69 @@ class ServedPool:
     def opened(self) -> bool:
         """Return whether the pool can be used."""
         return not self._trouble
+
+    @property
+    def level(self) -> Level:
+        """Return how bad its fill is, by the last look."""
+        return self._guard.level
+
+    @property
+    def emergency(self) -> str:
+        """Return how full it is while volumes that yield must yield, "" else; by the last look."""
+        guard, fill = self._guard, self._fill
+        if guard.level is not Level.EMERGENCY or fill is None:
+            return ""
+        return f"pool {self.spec.name} is nearly full: {guard.fullness(*_shares(fill))}"
+
+    def look(self) -> Fill:
+        """Look how full the pool is, and judge it. Raises what prevents that; the last judgement stands then."""
+        fill = self.backend.fill()
+        with self._judging:
+            before = self._guard.level
+            self._guard, self._fill = self._guard.next(*_shares(fill)), fill
+            level = self._guard.level
+            if level is not before:
+                self.entered[level] += 1
+        if level is not before:
+            say = log.warning if level > before else log.info
+            say("pool's fill", pool=self.spec.name, was=before.label, now=self._condition(fill) or level.label)
+        return fill
+
+    def watch(self) -> bool:
+        """Look, and return whether level or trouble is another than at the last watch. What fails is its trouble.
+
+        Others look in between, for an admission or a scrape: what they saw first is news here all the same.
+        """
+        if not self._trouble:
+            try:
+                self.look()
+            except StorageError as error:
+                self._note(f"{type(error).__name__}: {error}")
+        now = (self.level, self._trouble)
+        before, self._watched = self._watched, now
+        return now != before
+
+    def admit(self, record: Volume | Snapshot | GroupSnapshot) -> None:
+        """Promise a record the bytes that it wants. Raises NoSpace, with figures, when that is too much for the pool.
+
+        A volume that exists can grow, and be cut, for longer than new ones are taken: it can't go elsewhere.
+        """
+        fill = self.look()
+        new = isinstance(record, Volume) and not record.status.history.accepted
+        if self.level >= (Level.NO_NEW_VOLUMES if new else Level.NO_NEW_SNAPSHOTS):
+            raise NoSpace(f"pool {self.spec.name}: {self._condition(fill)}")
+        size = self.counted(record, record.spec.size)
+        each = f"; of a thick volume each byte counts {self.spec.ratio:g} times" if size > record.spec.size else ""
+        self.ledger.admit(record.id, size, each)
+
+    def counted(self, record: Volume | Snapshot | GroupSnapshot, size: int) -> int:
+        """Return how much of what can be promised a record of `size` bytes takes.
+
+        A thick volume has its bytes, written or not, so that each of them takes the place of all that are promised for
+        one: the pool's ratio never promises its bytes to others.
+        """
+        thick = isinstance(record, Volume) and record.spec.thick
+        return math.ceil(size * self.spec.ratio) if thick else size
 
     def publish(self, store: Store) -> None:
         """Write what is left into the record, as a hint. What another write came before is written next time."""
@@ -83,7 +158,10 @@ class ServedPool:
                 )
             record = store.put_spec(dataclasses.replace(record, spec=self.spec))
         self.backend.open(record.status.identity)
-        self.backend.fill()  # refuses when nothing can be written
+        if self._fill is None:  # who was in an emergency when the server stopped is until it has ended
+            level = Level.of(record.status.guard)
+            self._guard = Guard(level, level)
+        self.look()  # refuses when nothing can be written
         self._disks = tuple(
             Disk(disk.name, str(disk.dev), disk.serial, disk.model, disk.size_bytes) for disk in self.backend.disks()
         )
@@ -95,26 +173,35 @@ class ServedPool:
 
     def _status(self, old: PoolStatus) -> PoolStatus:
         if self._trouble:
-            return dataclasses.replace(old, left=0, abnormal=self._trouble)
+            return dataclasses.replace(old, left=0, guard="", abnormal=self._trouble)
         try:
-            fill = self.backend.fill()
+            fill = self.look()
             left = self.ledger.left()
         except StorageError as error:
             self._note(f"{type(error).__name__}: {error}")  # it is opened again when it is well
-            return dataclasses.replace(old, left=0, abnormal=self._trouble)
+            return dataclasses.replace(old, left=0, guard="", abnormal=self._trouble)
         return PoolStatus(
             identity=self._identity,
-            left=left,
+            left=left if self.level < Level.NO_NEW_VOLUMES else 0,
+            promised=self.ledger.promised(),
             total=fill.total,
             used=fill.used,
+            metadata_total=fill.metadata_total,
+            metadata_used=fill.metadata_used,
             sector_size=self.backend.sector_size,
             clones=self.backend.clones,
             disks=self._disks,
-            abnormal=_fullness(fill),
+            guard=self.level.label,
+            abnormal=self._condition(fill),
         )
 
+    def _condition(self, fill: Fill) -> str:
+        return self._guard.condition(*_shares(fill), REMEDIES.get(self.spec.backend, OTHER_REMEDY))
+
     def _promisable(self) -> int:
-        return int(self.backend.fill().total * self.spec.ratio)
+        """Return what may be promised in all, by the last look; in whole steps, as volumes are."""
+        promisable = int((self._fill or self.backend.fill()).total * self.spec.ratio)
+        return promisable - promisable % SIZE_STEP
 
     def _note(self, trouble: str) -> None:
         if trouble and trouble != self._trouble:
@@ -122,15 +209,8 @@ class ServedPool:
         self._trouble = trouble
 
 
-def _fullness(fill: Fill) -> str:
-    """Return what to say of a pool that has no room for what its volumes were promised, "" while it has."""
-    free = fill.total - fill.used
-    if free > fill.total * FULL:
-        return ""
-    return (
-        f"full: {format_bytes(fill.used)} of {format_bytes(fill.total)} are allocated, and volumes can't be written; "
-        "delete volumes or snapshots, or make it larger"
-    )
+def _shares(fill: Fill) -> tuple[Share, Share]:
+    return Share(fill.used - fill.thick, fill.total - fill.thick), Share(fill.metadata_used, fill.metadata_total)
 
 
 class ServedPools:
@@ -149,6 +229,15 @@ class ServedPools:
     def opened(self) -> bool:
         """Return whether all can be used."""
         return all(pool.opened() for pool in self)
+
+    def watch(self) -> bool:
+        """Look how full they are, and return whether anything changed that is to be published."""
+        changed = [pool.watch() for pool in self]
+        return any(changed)
+
+    def pressed(self) -> frozenset[str]:
+        """Return the ids of those in an emergency."""
+        return frozenset(pool.id for pool in self if pool.emergency)
 
     def refresh(self, store: Store) -> None:
         """Open what isn't open, and publish all."""

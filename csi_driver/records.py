@@ -59,12 +59,16 @@ class FileSystem:
 
 @dataclass(frozen=True, slots=True)
 class Qos:
-    """Hold the I/O budget of a volume: the tier and overrides as asked for, and the limits that follow from them."""
+    """Hold the I/O budget of a volume: the tier and overrides as asked for, and the limits that follow from them.
+
+    `least` are the limits while its pool is in an emergency, None for a tier that doesn't yield.
+    """
 
     tier: str = "standard"
     overrides: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = UNLIMITED
     required: bool = False
+    least: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,8 @@ _KEPT = ("accepted", "sector_size", "made", "gone", "condemned", "format_done", 
 class Seen:
     """Hold what the agent saw last. All of it can be seen again, so none of it needs to survive a power cut.
 
-    `generation` is that of the newest spec which the kernel is known to follow.
+    `generation` is that of the newest spec which the kernel is known to follow, `marked` the file system that the
+    passport names.
     """
 
     generation: int = 0
@@ -118,6 +123,7 @@ class Seen:
     limits: Limits | None = None
     device: str = ""
     staged: str = ""
+    marked: str = ""
     abnormal: str = ""
     error: Failure | None = None
 
@@ -142,7 +148,8 @@ class Status:
 class VolumeSpec:
     """Say what a volume must be. `size` in bytes; `parameters` as the CreateVolume call gave them.
 
-    `sector_size` 0 leaves the choice to the pool. `absent` wishes it gone; that can be taken back until its agent has
+    `sector_size` 0 leaves the choice to the pool. The bytes of a `thick` volume are its own from the start, and it
+    can't be cut, whatever tier it is moved to. `absent` wishes it gone; that can be taken back until its agent has
     condemned it.
     """
 
@@ -156,11 +163,12 @@ class VolumeSpec:
     file_system: FileSystem = FileSystem()
     parameters: Mapping[str, str] = field(default_factory=dict)
     claim: str = ""
+    thick: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotSpec:
-    """Say what a snapshot must be: a cut of one volume, as large as that volume was then."""
+    """Say what a snapshot must be: a cut of a volume, as large as that was then. `group`: its group's id, if any."""
 
     name: str
     size: int
@@ -168,6 +176,7 @@ class SnapshotSpec:
     offer: Offer | None = None
     absent: bool = False
     parameters: Mapping[str, str] = field(default_factory=dict)
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,18 +206,23 @@ class PoolSpec:
 class PoolStatus:
     """Hold a pool's identity and what is left of it, in bytes: a hint for placement, not the ledger.
 
-    left     bytes that can still be promised
-    total    bytes that the pool can hold
-    used     bytes that are allocated
+    left, promised  bytes that new volumes can still be promised, and that were promised
+    total, used     bytes that the pool can hold, and that are allocated; of its metadata 0 where it has none of its own
+    guard           the label of a level in `guard.py`, "" while the pool can't be looked at
+    abnormal        what is wrong, in words; a pool that only warns takes volumes all the same
     """
 
     identity: str = ""
     left: int = 0
+    promised: int = 0
     total: int = 0
     used: int = 0
+    metadata_total: int = 0
+    metadata_used: int = 0
     sector_size: int = 4096
     clones: bool = False
     disks: tuple[Disk, ...] = ()
+    guard: str = ""
     abnormal: str = ""
 
 
@@ -283,6 +297,3 @@ class Node(Record):
 
     spec: NodeSpec
     status: NodeStatus = NodeStatus()
-
-
-KINDS: Mapping[str, type[Record]] = {kind.KIND: kind for kind in (Volume, Snapshot, Pool, Node)}

@@ -5,9 +5,12 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from csi_driver.errors import InUse
-from csi_driver.host import block
+from csi_driver.errors import InUse, Unsupported
+from csi_driver.host import block, facts
 from csi_driver.host.block import dev_number
+from csi_driver.host.btrfs import copies_mount
+from csi_driver.host.filesystem import BTRFS
+from csi_driver.host.freeze import Still
 from csi_driver.host.refusals import as_unready
 
 if TYPE_CHECKING:
@@ -41,7 +44,6 @@ class Stack:
     def up(self, backend: Backend, record_id: str, sector_size: int, size: int, deadline: Deadline) -> Device:
         """Return the volume's device, bringing up what isn't."""
         below = backend.attach(record_id, sector_size, deadline)
-        backend.resize(record_id, deadline)
         if self._mapper is None:
             return below
         name = dm_name(record_id)
@@ -65,6 +67,15 @@ class Stack:
         """Set a device's read-ahead in KiB."""
         with as_unready(f"read-ahead of {device.path}"):
             block.set_read_ahead(kernel, device.dev, kib)
+
+    def keep_bytes(self, kernel: Kernel, device: Device) -> None:
+        """See that nobody gives a thick volume's bytes back to its pool by discards.
+
+        Not without device-mapper: a loop device would keep that for the next volume that gets it.
+        """
+        if self._mapper is not None:
+            with as_unready(f"discards of {device.path}"):
+                block.refuse_discards(kernel, device.dev)
 
     def resize(self, backend: Backend, record_id: str, size: int, deadline: Deadline) -> None:
         """Let the devices that are up have the new size of the bytes below."""
@@ -102,12 +113,38 @@ class Stack:
         found = self._mounts.of(device.dev, folder)
         return tuple(mount for mount in found if mount.dev == device.dev or mount.root == f"/{device.path.name}")
 
-    def frozen(self, backend: Backend, record_id: str) -> Frozen:
-        """Hold back all writes to a volume, its file system whole on the device below, while the context lasts."""
+    def check_copies(self, fs_type: str) -> None:
+        """Raise Unsupported where the kernel can't mount a file system of this type and its copy at once."""
+        if fs_type == BTRFS and not copies_mount():
+            raise Unsupported(
+                f"kernel {facts.kernel_release()} can't mount a btrfs beside its copy, which has the same UUID: run "
+                "Linux 6.7 or newer on this node, or use ext4 or xfs"
+            )
+
+    def frozen(self, backend: Backend, *record_ids: str) -> Frozen:
+        """Hold back all writes to volumes, their file systems whole on the devices below, while the context lasts.
+
+        Several are held in the order of the ids, and then all at once. Raises Unsupported for one of several that
+        can't be: a raw volume in use where there is no device-mapper.
+        """
+        stills = [self._still(backend, record_id, alone=len(record_ids) == 1) for record_id in sorted(record_ids)]
+        in_use = [still for still in stills if still is not None]
+        return self._freezer.together(*in_use) if in_use else nullcontext()
+
+    def _still(self, backend: Backend, record_id: str, *, alone: bool) -> Still | None:
+        """Return by what a volume is held still, None when nobody writes to it, or nothing holds it."""
         device = self.device(backend, record_id)
         if device is None:
-            return nullcontext()
+            return None
         mounts = [mount for mount in self.mounts(device) if mount.dev == device.dev]
-        if not mounts and self._mapper is None:
-            return nullcontext()
-        return self._freezer.frozen(mounts[0].target if mounts else None, dm_name(record_id) if self._mapper else None)
+        name = dm_name(record_id) if self._mapper else None
+        if mounts:
+            return Still(mounts[0].target, name, by_itself=mounts[0].fstype == BTRFS)
+        if name is not None:
+            return Still(None, name)
+        if alone:
+            return None
+        raise Unsupported(
+            f"volume {record_id} is in use as a raw device, which can't be held still together with others without "
+            "device-mapper: load dm_mod, or unstage it first"
+        )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from qos.limits import Limits
+from qos.limits import LEAST, Limits
 from qos.quantity import quoted
 from qos.rates import FLOORS_AND_BURST, UNITS, limit_at, parse_rate
 
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["FLOORS_AND_BURST", "OVERRIDES", "BadLimit", "check_overrides", "limits"]
 
 OVERRIDES: Final = frozenset(UNITS)
+
+YIELDED: Final = 10
+"""A write ceiling without a lower bound yields to a tenth of itself: much like training, with bounds an eighth apart.
+With less a program that waits for its fsync would look hung."""
+YIELDED_WITHOUT_CEILING: Final = MappingProxyType({"writeBPS": 64 << 20, "writeIOPS": 4096})
+"""What writes without any ceiling yield to: the least of the built-in tier training."""
 
 
 class BadLimit(ValueError):
@@ -31,6 +39,32 @@ def limits(tier: Tier, size_bytes: int, overrides: Mapping[str, str]) -> Limits:
     rates = {**tier.rates(), **_parse(overrides)}
     values = {key: None if rate is None else limit_at(rate, size_bytes, UNITS[key]) for key, rate in rates.items()}
     return Limits(rbps=values["readBPS"], wbps=values["writeBPS"], riops=values["readIOPS"], wiops=values["writeIOPS"])
+
+
+def least(tier: Tier, size_bytes: int, overrides: Mapping[str, str]) -> Limits | None:
+    """Return the ceilings of a volume while its pool is nearly full; None for a tier that doesn't yield.
+
+    Only writes are held back further, for only they fill a pool. Each goes down to the lower bound of its rule; a rule
+    without one, to a tenth of what it gives; no ceiling, to a fixed one. I/Os count as bytes do: with chunks of 512 KiB
+    a small write can take a whole one. Raises BadLimit.
+    """
+    if not tier.yields:
+        return None
+    full = limits(tier, size_bytes, overrides)
+    rates = {**tier.rates(), **_parse(overrides)}
+    return dataclasses.replace(
+        full,
+        wbps=_yielded("writeBPS", rates["writeBPS"], full.wbps),
+        wiops=_yielded("writeIOPS", rates["writeIOPS"], full.wiops),
+    )
+
+
+def _yielded(key: str, rate: Rate | None, full: int | None) -> int:
+    """Return what one write ceiling, and its rule, yield to."""
+    if rate is None or full is None:
+        return YIELDED_WITHOUT_CEILING[key]
+    bound = full // YIELDED if rate.at_least is None else rate.at_least
+    return max(LEAST, min(full, bound))
 
 
 def check_overrides(overrides: Mapping[str, str]) -> None:

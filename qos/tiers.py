@@ -5,6 +5,8 @@ A file has one table per tier. Keys, all but none of them needed:
     description                                a line for people
     readIOPS, writeIOPS, readBPS, writeBPS     ceilings, in the grammar of `qos/rates.py`; left out: no ceiling
     enforce                                    "required" (left out: this) or "best-effort"
+    yields                                     true: written at its least rate while its pool is nearly full
+    provision                                  "thin" (left out: this), or "thick": all bytes are its own from the start
     fsType                                     "ext4" (left out: this), "xfs" or "btrfs"
     mountOptions, mkfsOptions                  lists of strings
     readAheadKiB                               read-ahead of the device; left out: the kernel's
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["DEFAULT", "BadTier", "Enforce", "Rate", "Tier", "load"]
+__all__ = ["DEFAULT", "BadTier", "Enforce", "Provision", "Rate", "Tier", "load"]
 
 DEFAULT: Final = "standard"
 FILE_SYSTEMS: Final = ("ext4", "xfs", "btrfs")
@@ -50,6 +52,13 @@ class Enforce(StrEnum):
     BEST_EFFORT = "best-effort"  # go on, and say so in the status
 
 
+class Provision(StrEnum):
+    """Say when a volume gets its bytes."""
+
+    THIN = "thin"  # when they are written
+    THICK = "thick"  # all when it is made: nothing is allocated under its writes, and it can't be cut
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
     """Hold what a class of volumes gets. A rate that is None is no ceiling."""
@@ -61,6 +70,8 @@ class Tier:
     read_bps: Rate | None = None
     write_bps: Rate | None = None
     enforce: Enforce = Enforce.REQUIRED
+    yields: bool = False
+    provision: Provision = Provision.THIN
     fs_type: str = "ext4"
     mount_options: tuple[str, ...] = ()
     mkfs_options: tuple[str, ...] = ()
@@ -145,6 +156,20 @@ def _enforce(value: object) -> Enforce:
     return Enforce(_text(value))
 
 
+def _truth(value: object) -> bool:
+    """Return a yes or no."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither true nor false")  # noqa: TRY004 - the user's mistake, not the program's
+    return value
+
+
+def _provision(value: object) -> Provision:
+    """Return when a volume gets its bytes."""
+    if value not in list(Provision):
+        raise ValueError(f"{value!r} is neither of {', '.join(Provision)}")
+    return Provision(_text(value))
+
+
 def _fs_type(value: object) -> str:
     """Return a file system that Sluice makes."""
     if value not in FILE_SYSTEMS:
@@ -174,6 +199,8 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = MappingPr
         "readBPS": ("read_bps", _rate("readBPS")),
         "writeBPS": ("write_bps", _rate("writeBPS")),
         "enforce": ("enforce", _enforce),
+        "yields": ("yields", _truth),
+        "provision": ("provision", _provision),
         "fsType": ("fs_type", _fs_type),
         "mountOptions": ("mount_options", _options),
         "mkfsOptions": ("mkfs_options", _options),

@@ -10,12 +10,14 @@ import pytest
 from tests.budgets import Budgets, parse
 from tests.figures import Figures
 from tests.vm.relay import Relay, in_vm
+from tests.vm.seconds import Learner
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what the Makefile says to pytest."""
     group = parser.getgroup("sluice")
     group.addoption("--budget", action="append", default=[], metavar="SUITE=SECONDS", help="fail when it takes longer")
+    group.addoption("--learn", action="store_true", help="write what each file takes, by which machines are shared out")
     group.addoption("--figures", type=Path, metavar="FILE", help="write the figures of tests between its marks")
 
 
@@ -24,6 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not in_vm():
         config.pluginmanager.register(Relay())
         config.pluginmanager.register(Budgets(parse(config.getoption("budget"))))
+        if config.getoption("learn"):
+            config.pluginmanager.register(Learner())
         if document := config.getoption("figures"):
             config.pluginmanager.register(Figures(document))
 

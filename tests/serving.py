@@ -35,6 +35,7 @@ class Client:
         self.channel = grpc.insecure_channel(f"unix:{socket}", [("grpc.default_authority", "localhost")])
         self.identity = csi_pb2_grpc.IdentityStub(self.channel)
         self.controller = csi_pb2_grpc.ControllerStub(self.channel)
+        self.groups = csi_pb2_grpc.GroupControllerStub(self.channel)
         self.node = csi_pb2_grpc.NodeStub(self.channel)
 
 
@@ -55,7 +56,8 @@ class Server:
         self.log = self.folder / "log"
         self._argv = [sys.executable, "-m", "csi_driver", "serve", f"--endpoint=unix://{self.socket}"]
         self._argv += [f"--state={self.folder / 'state'}", "--node-id=node-a", f"--qos={qos}", "--log-level=debug"]
-        self._argv += [f"--pool=name=fast,backend=loop,path={self.pool},{pool}", *flags]
+        words = pool if "backend=" in pool else f"backend=loop,path={self.pool},{pool}"
+        self._argv += [f"--pool=name=fast,{words}", *flags]
         self._process: subprocess.Popen[bytes] | None = None
         self._client: Client | None = None
 
@@ -78,7 +80,8 @@ class Server:
             self._process = subprocess.Popen(self._argv, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         # A channel that finds no socket would look again only after a second.
         while not self.socket.exists() and self._process.poll() is None and time.monotonic() - started < READY_SECONDS:
-            time.sleep(0.005)
+            # Seldom enough to take nothing from a start on an emulated processor, which takes seconds.
+            time.sleep(0.002 + (time.monotonic() - started) / 50)
         self._client = Client(self.socket)
         try:
             answer = self._client.identity.Probe(csi.ProbeRequest(), wait_for_ready=True, timeout=READY_SECONDS)

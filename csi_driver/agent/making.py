@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from csi_driver.backends.base import Found, Passport
+from csi_driver.agent.noting import Due, Notes, due, failure, passport_of, source_of
 from csi_driver.deadline import Deadline
 from csi_driver.errors import (
+    Foreign,
     InUse,
     Invalid,
     Lost,
     NoSpace,
     NotFound,
     OutOfRange,
-    StorageError,
     Unknown,
     Unready,
     Unsupported,
 )
-from csi_driver.records import Failure, History, Seen, Snapshot, Status, Volume
-from csi_driver.store.base import Stale, change_status
+from csi_driver.limiting import yielding
+from csi_driver.records import Seen, Snapshot, Status, Volume
 
 if TYPE_CHECKING:
+    from csi_driver.backends.base import Found, Passport
     from csi_driver.host.block import Device
     from csi_driver.limiting import Limiting
     from csi_driver.locks import Locks
@@ -47,94 +46,98 @@ class Maker:
 
     def __init__(self, store: Store, stack: Stack, limiting: Limiting, locks: Locks) -> None:
         self._store = store
+        self._notes = Notes(store)
         self._stack = stack
         self._limiting = limiting
         self._locks = locks
 
     def advance(self, record: Volume | Snapshot, pool: ServedPool) -> None:
         """Bring the kernel to where the record wants it. Raises what prevents it; the next try goes on from there."""
-        history = record.status.history
-        if history.gone:
-            if record.deleting:
-                self._forget(record)
-            return
-        if record.spec.absent or record.deleting:
-            if history.accepted:
-                self._delete(record, pool)
-            elif record.deleting:
-                self._forget(record)  # a withdrawal that was cut between its mark and its end
-            return
-        if not history.accepted:
-            accepted = self._accept(record, pool)
-            if accepted is None:
-                return
-            record = accepted
-        if not record.status.history.made:
-            self._make(record, pool)
-        elif isinstance(record, Volume):
-            self._conform(record, pool)
+        match due(record):
+            case Due.MAKE:
+                taken = record if record.status.history.accepted else self._accept(record, pool)
+                if taken is not None:
+                    self._make(taken, pool)
+            case Due.CONFORM:
+                if isinstance(record, Volume):
+                    self._conform(record, pool)
+            case Due.DELETE:
+                self.delete(record, pool)
+            case Due.FORGET:
+                self._notes.forget(record)
 
     def _accept(self, record: A, pool: ServedPool) -> A | None:
-        """Take the offer before the first effect, or refuse it. The swap decides against a withdrawal."""
-        offer, history = record.spec.offer, record.status.history
-        if offer is None or (history.refused and history.refused.about == offer.number):
-            return None
-        try:
-            pool.ledger.admit(record.id, record.spec.size)
-        except NoSpace as error:
-            refused = Failure(offer.number, NoSpace.__name__, str(error))
-            self._write(record, dataclasses.replace(history, refused=refused), wake=True)
-            return None
         sector_size = record.spec.sector_size if isinstance(record, Volume) else self._sector_size(record)
-        taken = dataclasses.replace(
-            history, accepted=offer, size=record.spec.size, sector_size=sector_size or pool.backend.sector_size
-        )
-        return self._write(record, taken)
+        return self._notes.accept(record, pool, sector_size or pool.backend.sector_size)
 
     def _make(self, record: Volume | Snapshot, pool: ServedPool) -> None:
         try:
-            record, begun = self._bytes(record, pool)
+            record, begun, passport = self._bytes(record, pool)
         except FINAL as error:
             pool.backend.delete(record.id)
-            gone = Failure(record.generation, type(error).__name__, str(error))
-            self._write(record, dataclasses.replace(record.status.history, gone=gone), wake=True)
-            pool.ledger.settle(record.id, 0)
+            self._notes.end(record, pool, error)
             return
-        found = pool.backend.find(record.id)
-        if found is None or found.passport is None:
-            raise Unready(f"{record.id} was made, but can't be read back")
+        if passport is None:
+            found = pool.backend.find(record.id)
+            if found is None:
+                raise Unready(f"{record.id} was made, but can't be read back")
+            if found.passport is None or found.passport.id != record.id:
+                raise Foreign(
+                    f"pool {pool.spec.name}: what stands there as {record.id} has no passport of this driver's: it is "
+                    "neither used nor removed; rename it, or remove it by hand"
+                )
+            passport = found.passport
         history = dataclasses.replace(
             record.status.history,
-            made=found.passport.made,
+            made=passport.made,
             format_begun=begun,
             # The bytes know it: those of a lost record, and those of a copy, whose source may be formatted since.
-            format_done=found.passport.format_done,
+            format_done=passport.format_done,
         )
-        seen = Seen(generation=record.generation, size=found.size)
+        seen = Seen(generation=record.generation, size=history.size, marked=history.format_done)
         self._store.put_status(dataclasses.replace(record, status=Status(history, seen)))
 
-    def _bytes(self, record: A, pool: ServedPool) -> tuple[A, str]:
-        """Make the bytes unless a cut try has made them; return the mkfs that was begun on them, at their source."""
-        source = _source_of(record)
+    def _bytes(self, record: A, pool: ServedPool) -> tuple[A, str, Passport | None]:
+        """Make the bytes unless a cut try has made them.
+
+        Return the mkfs that was begun on them, at their source, and their passport where it needs no look at them.
+        """
+        source = source_of(record)
         if source is None:
-            pool.backend.create(self._passport(record, ""), record.status.history.size)
-            return record, ""
+            passport = passport_of(record, "")
+            made = pool.backend.create(passport, record.status.history.size)
+            return record, "", passport if made else None
         kind, source_id = source
         with self._locks.hold(source_id, "a copy of", background=True):
             origin = self._store.get(kind, source_id)
             if origin is None or not origin.status.history.made or origin.status.history.condemned:
                 raise NotFound(f"{kind.KIND} {source_id}, the source of {record.id}, is gone")
             past = origin.status.history
-            if pool.backend.find(record.id) is None:
+            if isinstance(record, Volume):
+                self._stack.check_copies(past.format_done)
+            if not self._cut_before(record.id, pool):
                 if pool.backend.find(source_id) is None:
                     raise Lost(f"{kind.KIND} {source_id} is LOST: its bytes are not in pool {pool.spec.name}")
                 if past.size > record.status.history.size:  # it has grown since a copy was asked for
                     pool.ledger.admit(record.id, past.size)
-                    record = self._write(record, dataclasses.replace(record.status.history, size=past.size))
-                passport = self._passport(record, past.format_done)
+                    record = self._notes.write(record, dataclasses.replace(record.status.history, size=past.size))
+                passport = passport_of(record, past.format_done)
                 size, frozen = record.status.history.size, self._stack.frozen(pool.backend, source_id)
-                pool.backend.cut(source_id, passport, size, frozen)
-            return record, "" if past.raw else past.format_begun
+                with pool.backend.alone():
+                    pool.backend.cut(source_id, passport, size, frozen)
+            return record, "" if past.raw else past.format_begun, None
+
+    def _cut_before(self, record_id: str, pool: ServedPool) -> bool:
+        """Return whether a try that was cut has made a copy that can be trusted; free one that can't.
+
+        Its source may have gone on before it was copied, or it has not grown yet. No record has it as made, so nobody
+        has seen it.
+        """
+        standing = pool.backend.find(record_id) is not None
+        if standing and not pool.backend.cuts_are_whole:
+            pool.backend.delete(record_id)
+            return False
+        return standing
 
     def _conform(self, record: Volume, pool: ServedPool, in_use: InUse | None = None) -> None:
         """Look at a made volume, and grow and limit it as the record wants.
@@ -145,7 +148,7 @@ class Maker:
         found = pool.backend.find(record.id)
         if found is None:
             lost = f"LOST: its bytes are not in pool {pool.spec.name} any more; restore the file, or delete the volume"
-            self._observe(record, abnormal=lost)
+            self._notes.observe(record, abnormal=lost)
             raise Lost(f"volume {record.id} is {lost}")
         full = None
         try:
@@ -156,19 +159,20 @@ class Maker:
         self._amend_passport(record, found, pool)
         # Looked for also where no record says so: a call that was cut notes nothing.
         device = self._stack.device(pool.backend, record.id)
-        limits = None
+        limits, emergency = None, pool.emergency if device else ""
         if device is not None:
             self._stack.resize(pool.backend, record.id, size, Deadline(WORK_SECONDS))
-            limits = self._limiting.apply(record, device)
-        self._observe(
+            limits = self._limiting.apply(record, device, emergency)
+        self._notes.observe(
             record,
             generation=record.status.seen.generation if full else record.generation,
             size=size,
             limits=limits,
             device=str(device.path) if device else "",
             staged=self._staged(record, device),
-            abnormal="",
-            error=_failure(record, why) if (why := in_use or full) else None,
+            marked=record.status.history.format_done,
+            abnormal=yielding(record, emergency),
+            error=failure(record, why) if (why := in_use or full) else None,
         )
         if full and not in_use:
             raise full
@@ -179,16 +183,21 @@ class Maker:
         if found.size < history.size:  # a growth that was cut is ended first: a larger one may be refused
             pool.backend.expand(record.id, history.size)
         if record.spec.size > history.size:
-            pool.ledger.admit(record.id, record.spec.size)
-            record = self._write(record, dataclasses.replace(history, size=record.spec.size))
+            pool.admit(record)
+            if record.spec.thick:  # the pool may lack the bytes, or zero them for long: till then it is what it was
+                pool.backend.expand(record.id, record.spec.size)
+            record = self._notes.write(record, dataclasses.replace(history, size=record.spec.size))
             pool.backend.expand(record.id, record.spec.size)
         return record
 
     def _amend_passport(self, record: Volume, found: Found, pool: ServedPool) -> None:
-        """Let the bytes say what a later class made of the volume, so that `adopt` knows."""
-        qos, passport = record.spec.qos, found.passport
-        if passport is not None and (passport.tier, passport.overrides) != (qos.tier, qos.overrides):
-            pool.backend.amend(record.id, dataclasses.replace(passport, tier=qos.tier, overrides=dict(qos.overrides)))
+        """Let the bytes say what became of the volume since they were made, so that `adopt` knows."""
+        qos, formatted, passport = record.spec.qos, record.status.history.format_done, found.passport
+        if passport is None:
+            return
+        now = dataclasses.replace(passport, tier=qos.tier, overrides=dict(qos.overrides), format_done=formatted)
+        if now != passport:
+            pool.backend.amend(record.id, now)
 
     def _staged(self, record: Volume, device: Device | None) -> str:
         """Return where a volume is staged; of a stage that was cut before it noted this, the kernel knows."""
@@ -196,7 +205,7 @@ class Maker:
             return record.status.seen.staged if device else ""
         return next((str(mount.target) for mount in self._stack.mounts(device)), "")
 
-    def _delete(self, record: Volume | Snapshot, pool: ServedPool) -> None:
+    def delete(self, record: Volume | Snapshot, pool: ServedPool) -> None:
         """Free the bytes, unless the kernel says that somebody uses them. Condemned comes first and is for good."""
         history = record.status.history
         if not history.condemned:
@@ -206,16 +215,11 @@ class Maker:
                 if isinstance(record, Volume) and history.made:
                     self._conform(record, pool, error)
                 raise
-            record = self._write(record, dataclasses.replace(history, condemned=True))
+            record = self._notes.write(record, dataclasses.replace(history, condemned=True))
         self.let_go(record.id, pool)
         pool.backend.delete(record.id)
-        self._forget(record)
+        self._notes.forget(record)
         pool.ledger.settle(record.id, 0)
-
-    def _forget(self, record: Volume | Snapshot) -> None:
-        """Remove a record that stands for no bytes. A power cut brings it back at worst, to be removed again."""
-        with contextlib.suppress(Stale):
-            self._store.remove(record, durable=False)
 
     def let_go(self, record_id: str, pool: ServedPool) -> None:
         """Lift a volume's limits and take its devices down, in this order: a device's number is used again.
@@ -230,47 +234,6 @@ class Maker:
         except InUse as error:
             raise Unknown(f"{record_id} is deleted when nobody has its device any more: {error}") from error
 
-    def failed(self, record: Volume | Snapshot, error: StorageError) -> None:
-        """Write into the record why this generation can't be followed."""
-        self._observe(record, error=_failure(record, error))
-
-    def _write(self, record: A, history: History, *, wake: bool = False) -> A:
-        """Make history durable. `wake` whoever waits for it when no further step follows."""
-        status = dataclasses.replace(record.status, history=history)
-        return self._store.put_status(dataclasses.replace(record, status=status), wake=wake)
-
-    def _observe(self, record: Volume | Snapshot, **seen: Any) -> None:  # noqa: ANN401 - see Status.with_seen
-        change_status(self._store, type(record), record.id, lambda now: now.status.with_seen(**seen), durable=False)
-
     def _sector_size(self, snapshot: Snapshot) -> int:
         volume = self._store.get(Volume, snapshot.spec.volume)
         return volume.status.history.sector_size if volume else 0
-
-    def _passport(self, record: Volume | Snapshot, formatted: str) -> Passport:
-        source = _source_of(record)
-        volume = record if isinstance(record, Volume) else None
-        return Passport(
-            id=record.id,
-            kind=record.KIND,
-            name=record.spec.name,
-            claim=volume.spec.claim if volume else "",
-            parent=source[1] if source else "",
-            tier=volume.spec.qos.tier if volume else "",
-            overrides=dict(volume.spec.qos.overrides) if volume else {},
-            sector_size=record.status.history.sector_size,
-            parameters=dict(record.spec.parameters),
-            made=datetime.now(UTC).isoformat(),
-            format_done=formatted,
-        )
-
-
-def _failure(record: Volume | Snapshot, error: StorageError) -> Failure:
-    return Failure(record.generation, type(error).__name__, str(error))
-
-
-def _source_of(record: Volume | Snapshot) -> tuple[type[Volume | Snapshot], str] | None:
-    if isinstance(record, Snapshot):
-        return Volume, record.spec.volume
-    if record.spec.source is None:
-        return None
-    return (Snapshot if record.spec.source.kind == Snapshot.KIND else Volume), record.spec.source.id

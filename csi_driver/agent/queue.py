@@ -18,6 +18,8 @@ FIRST_RETRY = 0.02
 LAST_RETRY = 30.0
 LAST_RETRY_BUSY = 0.32
 """A key that a call held is free again soon: who waits for the agent should not wait for a back-off as well."""
+MOST_LENT = 8
+"""How many threads of others work at once. Each may be held up for as long as a disk hangs, and its caller with it."""
 LONGEST_HOLD = 1.0
 """How long, at most, a key that failed waits though it is added: noting a failure in a record adds its own key."""
 
@@ -36,11 +38,13 @@ class Queue:
         self._again: set[Key] = set()
         self._tries: dict[Key, int] = {}
         self._not_before: dict[Key, float] = {}
-        self._stopped = False
+        self._lent = 0
+        self._started = self._stopped = False
         self._threads = [threading.Thread(target=self._run, name=f"agent-{n}", daemon=True) for n in range(workers)]
 
     def start(self) -> None:
         """Start the threads."""
+        self._started = True
         for thread in self._threads:
             thread.start()
 
@@ -60,6 +64,21 @@ class Queue:
                 self._again.add(key)
             else:
                 self._schedule(key, time.monotonic() + after)
+
+    def work_on(self, key: Key) -> bool:
+        """Work on a key in this thread. False: a thread of ours does, or has to, or enough of others' work already."""
+        with self._changed:
+            held = key in self._working or key in self._waiting
+            if held or not self._started or self._stopped or self._lent >= MOST_LENT:
+                return False
+            self._lent += 1
+            self._working.add(key)
+        try:
+            self._do(key)
+        finally:
+            with self._changed:
+                self._lent -= 1
+        return True
 
     def idle(self) -> bool:
         """Return whether nothing is due now and nobody works."""
@@ -92,14 +111,17 @@ class Queue:
 
     def _run(self) -> None:
         while (key := self._take()) is not None:
-            delay = None
-            try:
-                self._work(key)
-            except Exception as error:  # noqa: BLE001 - a worker must outlive every bug; `failed` makes it loud
-                self._failed(key, error)
-                last = LAST_RETRY_BUSY if isinstance(error, Busy) else LAST_RETRY
-                delay = min(FIRST_RETRY * 2 ** self._tries.get(key, 0), last)
-            self._finish(key, delay)
+            self._do(key)
+
+    def _do(self, key: Key) -> None:
+        delay = None
+        try:
+            self._work(key)
+        except Exception as error:  # noqa: BLE001 - a worker must outlive every bug; `failed` makes it loud
+            self._failed(key, error)
+            last = LAST_RETRY_BUSY if isinstance(error, Busy) else LAST_RETRY
+            delay = min(FIRST_RETRY * 2 ** self._tries.get(key, 0), last)
+        self._finish(key, delay)
 
     def _finish(self, key: Key, delay: float | None) -> None:
         with self._changed:

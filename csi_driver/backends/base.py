@@ -26,7 +26,9 @@ class Passport:
     """Say what bytes are, on the bytes themselves, so that records can be rebuilt and a person can read it.
 
     `kind` is `volume` or `snapshot`, `parameters` are those of the call that made it, `parent` its source, `made`
-    the time it was complete (RFC 3339, UTC), `format_done` the file system of an mkfs that ended.
+    the time it was complete (RFC 3339, UTC), `format_done` the file system of an mkfs that ended. A member of a group
+    snapshot has the group's CSI name in `group`, and how many members that has in `group_size`. Of a `thick` volume all
+    bytes are allocated when it is made, and when it grows.
     """
 
     id: str
@@ -40,6 +42,9 @@ class Passport:
     sector_size: int = 4096
     made: str = ""
     format_done: str = ""
+    group: str = ""
+    group_size: int = 0
+    thick: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,16 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """Say how full a pool is, in bytes: what it can hold and what is allocated."""
+    """Say how full a pool is, in bytes: what it can hold and what is allocated; of its metadata 0 where it has none.
+
+    `thick` of both is what thick volumes have beside that which the others share, where that is so.
+    """
 
     total: int
     used: int
+    metadata_total: int = 0
+    metadata_used: int = 0
+    thick: int = 0
 
 
 class Pool(Protocol):
@@ -76,8 +87,31 @@ class Pool(Protocol):
     def clones(self) -> bool:
         """Return whether snapshots and clones can be made."""
 
+    @property
+    def amends_at_once(self) -> bool:
+        """Return whether `amend` costs no program. Where it does, the agent amends when the call is answered.
+
+        Nothing else does then, so that who asked for a change may as well make it himself.
+        """
+
+    @property
+    def cuts_are_whole(self) -> bool:
+        """Return whether a cut that is found is surely one that ended well. Where not, the agent makes it again."""
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Keep other changes of the pool out, so that a cut within begins at once: users are held back meanwhile."""
+
     def open(self, identity: str) -> None:
         """Make ready: mount, check the identity against the record's ("" claims a new pool), clean half-made temps."""
+
+    def look(self) -> str:
+        """Return the identity of the pool that stands there now, "" when none does. Changes nothing.
+
+        With an identity, `fill`, `find` and `list` work from here on.
+        """
+
+    def claimed(self) -> bool:
+        """Return whether a pool was ever made here."""
 
     def fill(self) -> Fill:
         """Return how full the pool is."""
@@ -107,6 +141,9 @@ class Pool(Protocol):
     def never_written(self, record_id: str) -> bool:
         """Return whether the allocator knows that not one byte of the volume was ever written."""
 
+    def take(self, record_id: str) -> None:
+        """Note, durably, that somebody is given the volume, where `never_written` can't tell by what is allocated."""
+
     def find(self, record_id: str) -> Found | None:
         """Return what stands under this id, or None when the pool surely holds nothing of it."""
 
@@ -118,7 +155,7 @@ class Transport(Protocol):
     """Turn an id into a device of this machine."""
 
     def attach(self, record_id: str, sector_size: int, deadline: Deadline) -> Device:
-        """Return the volume's device, attaching it when it isn't. Raises Lost when the bytes are gone."""
+        """Return the volume's device, as large as its bytes, attaching it when it isn't. Raises Lost."""
 
     def attached(self, record_id: str) -> Device | None:
         """Return the volume's device when it is attached."""

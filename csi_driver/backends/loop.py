@@ -1,4 +1,4 @@
-"""Thin volumes as sparse files in a folder, each behind a loop device.
+"""Volumes as files in a folder, sparse unless they are thick, each behind a loop device.
 
 POOL/.sluice-pool     the marker: which pool this is
 POOL/images/ID.img    a volume or snapshot; its passport is an extended attribute
@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING
 
 from csi_driver.backends import marker, passports
 from csi_driver.backends.base import Fill, Found, Passport
+from csi_driver.backends.newimage import new_image
 from csi_driver.errors import Foreign, Invalid, Lost, NotFound, Unsupported
-from csi_driver.host import block
+from csi_driver.host import block, facts
 from csi_driver.host.block import disk_under
-from csi_driver.host.facts import reflinks
+from csi_driver.host.lengthen import lengthen
 from csi_driver.host.reflink import Reflinks
 from csi_driver.host.refusals import as_unready, refused
 from csi_driver.ids import is_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from csi_driver.backends.base import Frozen
@@ -35,11 +37,13 @@ if TYPE_CHECKING:
     from csi_driver.host.syscalls import Kernel
 
 SUFFIX = ".img"
-PRIVATE, READ_ONLY = 0o600, 0o400
 
 
 class LoopBackend:
     """Keep one pool of image files, and attach them to loop devices."""
+
+    amends_at_once = True
+    cuts_are_whole = True
 
     def __init__(
         self, folder: Path, kernel: Kernel, loops: LoopDevices, filesystems: Filesystems, image: PoolImage | None = None
@@ -56,6 +60,7 @@ class LoopBackend:
         self._identity = ""
         self._device_number = 0
         self._clones = False
+        self._one_log = False
         self._sector_size = 4096
 
     # the pool
@@ -69,6 +74,10 @@ class LoopBackend:
     def sector_size(self) -> int:
         """Return the sector size of new volumes: 4096, or the disk's where it can't do direct I/O in such steps."""
         return self._sector_size
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Return nothing to wait for: a cut shares nothing with other changes of the pool."""
+        return contextlib.nullcontext()
 
     @property
     def clones(self) -> bool:
@@ -92,6 +101,7 @@ class LoopBackend:
                     "right disk mounted there? nothing is touched"
                 )
             self._device_number = self._folder.stat().st_dev
+            self._one_log = facts.one_log(self._folder)
             for folder in (self._images, self._new):
                 if not folder.is_dir():
                     self._kernel.mkdir(folder, 0o700)
@@ -100,7 +110,7 @@ class LoopBackend:
             self._kernel.fsync_dir(self._images)
             for half_made in self._new.iterdir():
                 self._kernel.unlink(half_made)
-            self._clones = reflinks(self._kernel, self._new).holds
+            self._clones = facts.reflinks(self._kernel, self._new).holds
         self._identity = found
 
     def look(self) -> str:
@@ -133,11 +143,11 @@ class LoopBackend:
         return disk_under(self._folder)
 
     def create(self, passport: Passport, size: int) -> bool:
-        """Make a sparse file; it and its passport are durable when this returns. False: it was there."""
-        with self._made(passport) as fd:
+        """Make a file of zeros; it and its passport are durable when this returns. False: it was there."""
+        with self._made(passport, empty=True) as fd:
             if fd is None:
                 return False
-            self._kernel.ftruncate(fd, size, path=passport.id)
+            lengthen(self._kernel, fd, size, allocate=passport.thick, path=passport.id)
         return True
 
     def cut(self, source: str, passport: Passport, size: int, frozen: Frozen) -> bool:
@@ -156,13 +166,13 @@ class LoopBackend:
         return True
 
     def expand(self, record_id: str, size: int) -> bool:
-        """Make the file longer; the new part is a hole. False: it was that long."""
+        """Make the file longer; the new part is zeros. False: it was that long."""
         fd = self._open_image(record_id, os.O_RDWR)
         try:
             if os.fstat(fd).st_size >= size:
                 return False
             with as_unready(f"image of {record_id}"):
-                self._kernel.ftruncate(fd, size, path=record_id)
+                lengthen(self._kernel, fd, size, allocate=passports.is_thick(fd), path=record_id)
                 self._kernel.fsync(fd, path=record_id)
         finally:
             os.close(fd)
@@ -194,6 +204,9 @@ class LoopBackend:
         """Return whether the file has no allocated extent at all."""
         return self._filesystems.never_written(self._path(record_id))
 
+    def take(self, record_id: str) -> None:
+        """Do nothing: what is written is known."""
+
     def find(self, record_id: str) -> Found | None:
         """Return what the file says of itself, None when the pool surely has none."""
         self._check()
@@ -204,12 +217,13 @@ class LoopBackend:
         except OSError as error:
             raise refused(f"image of {record_id}", error) from error
         try:
-            status = os.fstat(fd)
+            file = os.fstat(fd)
             passport = passports.read(fd)
         finally:
             os.close(fd)
-        kind = passport.kind if passport else ""
-        return Found(record_id, kind, status.st_size, status.st_blocks * block.SECTOR, passport)
+        return Found(
+            record_id, passport.kind if passport else "", file.st_size, file.st_blocks * block.SECTOR, passport
+        )
 
     def list(self) -> Iterator[Found]:
         """Return every image file of the pool."""
@@ -256,29 +270,9 @@ class LoopBackend:
         if number != self._device_number:
             raise Foreign(f"pool folder {self._folder} is not mounted any more; nothing is touched until it is")
 
-    @contextlib.contextmanager
-    def _made(self, passport: Passport) -> Iterator[int | None]:
-        """Give a new file to fill, which gets its name when it is whole and durable; None when it has it already."""
+    def _made(self, passport: Passport, *, empty: bool = False) -> AbstractContextManager[int | None]:
         self._check()
-        final, temporary = self._path(passport.id), self._new / (passport.id + SUFFIX)
-        with as_unready(f"image of {passport.id}"):
-            if final.exists():
-                yield None
-                return
-            mode = READ_ONLY if passport.kind == "snapshot" else PRIVATE
-            fd = self._kernel.open(temporary, os.O_CREAT | os.O_RDWR | os.O_TRUNC, mode)
-            try:
-                yield fd
-                passports.write(self._kernel, fd, passport)
-                self._kernel.fsync(fd, path=temporary)
-                self._kernel.rename(temporary, final)
-                self._kernel.fsync_dir(self._images)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    self._kernel.unlink(temporary)
-                raise
-            finally:
-                os.close(fd)
+        return new_image(self._kernel, self._new, self._path(passport.id), passport, one_log=self._one_log and empty)
 
     def _clone(self, origin: int, fd: int, source: str, by: Deadline | None) -> None:
         try:

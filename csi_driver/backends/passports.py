@@ -20,6 +20,8 @@ TOO_LARGE = frozenset({errno.ENOSPC, errno.E2BIG, errno.ERANGE})
 ROOM = 1 << 20
 """Free bytes with which a disk isn't full."""
 
+_PLAIN = Passport(id="", kind="", name="")
+_NAMES = tuple(Passport.__dataclass_fields__)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Passport).decode
 
@@ -32,9 +34,17 @@ def read(fd: int) -> Passport | None:
         return None
 
 
+def is_thick(fd: int) -> bool:
+    """Return whether an image's passport says that all its bytes are its own."""
+    passport = read(fd)
+    return passport is not None and passport.thick
+
+
 def write(kernel: Kernel, fd: int, passport: Passport) -> None:
     """Set the passport of an image; it is durable after the next fsync. Raises Invalid when it is too large to keep."""
-    data = _encode(passport)
+    # What it would be without is left out: then the inode itself has room for most passports.
+    said = {name: value for name in _NAMES if (value := getattr(passport, name)) != getattr(_PLAIN, name)}
+    data = _encode(said)
     try:
         kernel.setxattr(fd, XATTR, data)
     except OSError as error:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from qos.limits import DevNo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from csi_driver.backends.base import Frozen, Passport
     from csi_driver.deadline import Deadline
@@ -38,9 +40,12 @@ class SimImage:
 
 @dataclass(slots=True)
 class SimPool:
-    """Hold the images and attached devices of one pool. `total` in bytes."""
+    """Hold the images and attached devices of one pool. Sizes in bytes; `others` is what somebody else has written."""
 
     total: int = 1 << 40
+    others: int = 0
+    metadata_total: int = 0
+    metadata_used: int = 0
     marker: str = ""
     images: dict[str, SimImage] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
@@ -53,10 +58,16 @@ class SimBackend:
 
     sector_size = 4096
     clones = True
+    amends_at_once = True
+    cuts_are_whole = False
 
     def __init__(self, pool: SimPool) -> None:
         self._pool = pool
         self._open = False
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Return nothing to wait for: a cut shares nothing with other changes of the pool."""
+        return contextlib.nullcontext()
 
     @property
     def identity(self) -> str:
@@ -72,12 +83,22 @@ class SimBackend:
                 raise Foreign(f"this is pool {self._pool.marker}, its record says {identity}")
             self._open = True
 
+    def look(self) -> str:
+        """Return the identity of the pool."""
+        self._open = bool(self._pool.marker)
+        return self._pool.marker
+
+    def claimed(self) -> bool:
+        """Return whether a pool was ever made here."""
+        return bool(self._pool.marker)
+
     def fill(self) -> Fill:
         """Return the pool's size and the bytes written."""
         self._check()
         with self._pool.lock:
-            used = sum(len(data) for image in self._pool.images.values() for data in image.data.values())
-            return Fill(self._pool.total, used)
+            used = sum(_allocated(image) for image in self._pool.images.values())
+            pool = self._pool
+            return Fill(pool.total, used + pool.others, pool.metadata_total, pool.metadata_used)
 
     def disks(self) -> tuple[Disk, ...]:
         """Return no disk: there is none."""
@@ -89,6 +110,7 @@ class SimBackend:
         with self._pool.lock:
             if passport.id in self._pool.images:
                 return False
+            self._check_room(size if passport.thick else 0)
             self._pool.images[passport.id] = SimImage(passport, size)
             return True
 
@@ -111,6 +133,7 @@ class SimBackend:
             image = self._image(record_id)
             if image.size >= size:
                 return False
+            self._check_room(size - image.size if image.passport.thick else 0)
             image.size = size
             return True
 
@@ -133,14 +156,16 @@ class SimBackend:
     def write(self, record_id: str, offset: int, data: bytes) -> None:
         """Write as a pod would. Raises NoSpace when the pool is full."""
         with self._pool.lock:
-            if self.fill().used + len(data) > self._pool.total:
-                raise NoSpace("the sim pool is full")
+            self._check_room(0 if self._image(record_id).passport.thick else len(data))
             self._image(record_id).data[offset] = data
 
     def read(self, record_id: str) -> dict[int, bytes]:
         """Return what was written, by offset."""
         with self._pool.lock:
             return dict(self._image(record_id).data)
+
+    def take(self, record_id: str) -> None:
+        """Do nothing: what is written is known."""
 
     def find(self, record_id: str) -> Found | None:
         """Return what stands under this id."""
@@ -179,6 +204,10 @@ class SimBackend:
         with self._pool.lock:
             return self._pool.devices.pop(record_id, None) is not None
 
+    def _check_room(self, wanted: int) -> None:
+        if wanted and self.fill().used + wanted > self._pool.total:
+            raise NoSpace("the sim pool is full")
+
     def _image(self, record_id: str) -> SimImage:
         try:
             return self._pool.images[record_id]
@@ -191,5 +220,8 @@ class SimBackend:
 
 
 def _found(image: SimImage) -> Found:
-    allocated = sum(len(data) for data in image.data.values())
-    return Found(image.passport.id, image.passport.kind, image.size, allocated, image.passport)
+    return Found(image.passport.id, image.passport.kind, image.size, _allocated(image), image.passport)
+
+
+def _allocated(image: SimImage) -> int:
+    return image.size if image.passport.thick else sum(len(data) for data in image.data.values())

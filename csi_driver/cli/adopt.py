@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from csi_driver import adopting, assemble
-from csi_driver.adopting import Action, Rules, Shelf
-from csi_driver.cli import options, show
+from csi_driver.adopting import Action, Rules
+from csi_driver.cli import adoptlv, options, show
 from csi_driver.config import Config
 from csi_driver.errors import Invalid, Lost, StorageError
 from csi_driver.host.statelock import StateLock
 from csi_driver.records import Pool, Volume
+from csi_driver.shelves import Shelf
 from qos.limits import UNLIMITED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from csi_driver.adopting import Step
-    from csi_driver.backends.loop import LoopBackend
+    from csi_driver.backends.base import Backend
     from csi_driver.config import PoolConfig
     from csi_driver.pools import ServedPool
     from csi_driver.store.base import Store
@@ -38,8 +39,13 @@ CREATION = (
     "the claim another class and then its own again."
 )
 
+WHERE_IS_IT = {
+    "loop": "is its disk mounted, and is size= given as it was for serve?",
+    "lvm": "is its disk there, as pvs and vgs show?",
+}
 
-def open_pool(pool: PoolConfig, backend: LoopBackend, served: ServedPool, store: Store | None, *, write: bool) -> Shelf:
+
+def open_pool(pool: PoolConfig, backend: Backend, served: ServedPool, store: Store | None, *, write: bool) -> Shelf:
     """Open a pool that exists and return what stands in it. Only with `write` its record is written.
 
     Raises Lost where no pool was ever made: an empty folder is most likely a disk that isn't mounted, and to claim it
@@ -47,7 +53,7 @@ def open_pool(pool: PoolConfig, backend: LoopBackend, served: ServedPool, store:
     """
     record = store.get(Pool, served.id) if store else None
     if not backend.claimed():
-        raise Lost(f"there is no pool at {pool.path}: is its disk mounted, and is size= given as it was for serve?")
+        raise Lost(f"there is no pool at {pool.path}: {WHERE_IS_IT[pool.backend]}")
     if write and store is not None:
         served.open(store)
         served.check()
@@ -150,7 +156,7 @@ def print_plan(steps: Sequence[Step], *, wide: bool) -> None:
 def summary(steps: Sequence[Step], done: int, *, yes: bool) -> str:
     """Return what was, or would be, done, in one line."""
     count = {action: sum(step.action is action for step in steps) for action in Action}
-    new = count[Action.ADOPT] + count[Action.FINISH]
+    new = len({(step.record.KIND, step.record.id) for step in steps if step.record is not None})
     rest = f"{count[Action.KNOWN]} have their records, {count[Action.LEAVE]} left alone"
     if yes:
         return f"Wrote {done} records; {rest}. Now start the server: sluice serve, with the same flags."
@@ -173,6 +179,11 @@ def adopt(
     missing_tier: Annotated[
         str, typer.Option(help="The tier to take where a passport names one that is not known.", metavar="TIER")
     ] = "",
+    lv: Annotated[
+        str, typer.Option(help="A thin volume of yours in a pool, to become a volume: --as, --tier.", metavar="VG/LV")
+    ] = "",
+    name: Annotated[str, typer.Option("--as", help="What it is to be called in CSI.", metavar="NAME")] = "",
+    tier: Annotated[str, typer.Option(help="The tier that it is to have.", metavar="TIER")] = "standard",
     wide: Annotated[bool, typer.Option("--wide", help="Show ids in full.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -183,21 +194,30 @@ def adopt(
     Volumes are never changed. Records that exist are left alone, bytes without a passport are reported. A volume whose
     tier is not known is left too: it would run without its limits. If this is cut, run it again.
 
+    With --lv a thin volume that you made yourself gets our name and a passport first; its bytes are not changed.
+
     Exit status 0: nothing needs a person; 1: a pool could not be read, or something was left alone.
     """
     flags = {"state": state, "pools": pool or None, "tiers": tiers, "node_id": node_id, "driver_name": driver_name}
     # Nothing runs that would have to be limited.
     settings = Config.load(config, {**flags, "qos": "off"})
     if not settings.pools:
-        raise Invalid("adopt: name the pools as for serve: --pool name=NAME,backend=loop,path=DIR[,size=SIZE]")
+        raise Invalid(
+            "adopt: name the pools as for serve: --pool name=NAME,backend=loop,path=DIR[,size=SIZE], or --state"
+        )
+    if bool(lv) != bool(name):
+        raise Invalid("adopt: --lv VG/LV and --as NAME go together")
+    said = adoptlv.take(settings, adoptlv.Wanted(lv, name, tier), yes=yes) if lv else ""
     steps, troubles, done = adopt_all(settings, rules_of(settings, missing_tier), yes=yes)
+    if said:
+        show.console(stderr=as_json).print(said, markup=False)
     if as_json:
         show.as_json({"written": done, "steps": list(as_dicts(steps)), "troubles": troubles})
     else:
         print_plan(steps, wide=wide)
         out = show.console()
-        for name, reason in troubles.items():
-            out.print(f"POOL {name} COULD NOT BE READ: {reason}", markup=False, style="bold red")
+        for unread, reason in troubles.items():
+            out.print(f"POOL {unread} COULD NOT BE READ: {reason}", markup=False, style="bold red")
         out.print(summary(steps, done, yes=yes), markup=False)
     if troubles or any(step.action is Action.LEAVE for step in steps):
         raise typer.Exit(1)

@@ -18,7 +18,7 @@ from csi_driver.errors import StorageError
 if TYPE_CHECKING:
     from typer._click import Command, Context  # Typer's own copy of Click; its base classes are typed with it
 
-COMMANDS = ("serve", "doctor", "volumes", "adopt", "tiers", "size", "demo")
+COMMANDS = ("serve", "doctor", "pool", "volumes", "adopt", "tiers", "size", "demo")
 """In the order of `sluice --help`. Each but `serve` is the module of its name in this package."""
 
 
@@ -87,6 +87,7 @@ def serve(
     qos: options.Qos = None,
     ancestor: options.Ancestor = None,
     metrics: options.Metrics = None,
+    trim_every: options.TrimEvery = None,
     log_format: options.LogFormat = None,
     log_level: options.LogLevel = None,
     driver_name: options.DriverName = None,

@@ -11,31 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csi_driver import assemble
-from csi_driver.backends.loop import LoopBackend
 from csi_driver.backends.marker import same_pool
 from csi_driver.cli.volumes import ancestor
-from csi_driver.deadline import Deadline
 from csi_driver.errors import StorageError
 from csi_driver.host import facts
-from csi_driver.host.run import PACKAGES
 from csi_driver.host.statelock import LOCK
 from csi_driver.ids import new_id
-from csi_driver.records import KINDS, Pool
+from csi_driver.kinds import KINDS
+from csi_driver.records import Pool
 from csi_driver.store.sqlite import SqliteStore
 from qos.cgroup import MOUNTPOINT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from csi_driver.backends.base import Backend
     from csi_driver.config import Config, PoolConfig
 
-NEEDED_PROGRAMS = ("mkfs.ext4", "e2fsck", "resize2fs", "mkfs.xfs", "xfs_repair")
-"""What volumes need. The others in PACKAGES belong to features that come later, or to the demo."""
-NEEDED_FILE_SYSTEMS = ("ext4", "xfs")
 LEAST_KERNEL = (5, 8)
 """LOOP_CONFIGURE came with Linux 5.8."""
 CONTROLLERS = ("io", "memory")
-PROGRAM_SECONDS = 20.0
 
 
 class State(enum.StrEnum):
@@ -88,9 +83,6 @@ def machine_checks(machine: assemble.Machine) -> Iterator[Check]:
             "modprobe dm_mod, or a kernel with CONFIG_BLK_DEV_DM",
         )
     )
-    for name in NEEDED_FILE_SYSTEMS:
-        yield _file_system(name)
-    yield from _programs(machine)
 
 
 def _kernel() -> Check:
@@ -99,28 +91,6 @@ def _kernel() -> Check:
     if numbers and (int(numbers[1]), int(numbers[2])) < LEAST_KERNEL:
         return missing("kernel", release, "run Linux 5.8 or newer; Debian 12 has 6.1, Debian 13 has 6.12")
     return ok("kernel", release)
-
-
-def _file_system(name: str) -> Check:
-    label = f"{name} in the kernel"
-    if name in Path("/proc/filesystems").read_text().split():
-        return ok(label, "ready")
-    modules = Path("/lib/modules") / facts.kernel_release() / "modules.dep"
-    if modules.exists() and f"/{name}.ko" in modules.read_text():
-        return ok(label, "a module, loaded by the first mount")
-    return missing(
-        label, "neither built in nor a module", f"modprobe {name}, or a kernel with CONFIG_{name.upper()}_FS"
-    )
-
-
-def _programs(machine: assemble.Machine) -> Iterator[Check]:
-    for program in facts.programs(machine.runner, Deadline(PROGRAM_SECONDS)):
-        if program.name not in NEEDED_PROGRAMS:
-            continue
-        if program.path:
-            yield ok(program.name, program.version or program.path)
-        else:
-            yield missing(program.name, "not found", f"apt-get install {PACKAGES[program.name]}")
 
 
 def qos_checks(config: Config) -> Iterator[Check]:
@@ -200,16 +170,22 @@ def _database(config: Config) -> Check:
     return ok("database", ", ".join(counts))
 
 
-def _backends(config: Config) -> list[LoopBackend]:
+def _backends(config: Config) -> list[Backend]:
     machine = assemble.Machine()
     return [machine.backend(pool) for pool in config.pools if pool.path.is_dir()]
 
 
 def pool_checks(config: Config, machine: assemble.Machine) -> Iterator[Check]:
-    """Look at each pool: its folder, what its file system can, and whether it is the one that its record names."""
+    """Look at each loop pool: its folder, what its file system can, and whether it is the one that its record names."""
     if not config.pools:
-        yield warning("pools", "none given: this looked at the machine only", "give --pool or --config as for serve")
+        yield warning(
+            "pools",
+            "none given: this looked at the machine only",
+            "sluice pool create makes one; or give --pool or --config as for serve",
+        )
     for pool in config.pools:
+        if pool.backend != "loop":
+            continue
         name = f"pool {pool.name}"
         backend = machine.backend(pool)
         try:
@@ -224,7 +200,7 @@ def pool_checks(config: Config, machine: assemble.Machine) -> Iterator[Check]:
 def _identity(config: Config, pool: PoolConfig, identity: str, *, claimed: bool) -> Check:
     """Compare the pool that stands there with its record."""
     name = f"pool {pool.name}"
-    recorded = _recorded_identity(config, pool)
+    recorded = recorded_identity(config, pool)
     if not claimed:
         if recorded:
             return missing(
@@ -240,7 +216,8 @@ def _identity(config: Config, pool: PoolConfig, identity: str, *, claimed: bool)
     return ok(name, f"{pool.path} is {identity}, as its record says")
 
 
-def _recorded_identity(config: Config, pool: PoolConfig) -> str:
+def recorded_identity(config: Config, pool: PoolConfig) -> str:
+    """Return the identity that a pool's record names, "" where there is no record that can be read."""
     path = config.state / assemble.DATABASE
     if not path.exists():
         return ""

@@ -11,6 +11,8 @@ from rich.text import Text
 from csi_driver import assemble
 from csi_driver.cli import checks, options, show
 from csi_driver.cli.checks import Check, State, missing, ok
+from csi_driver.cli.checks_lvm import lvm_checks
+from csi_driver.cli.formats import format_checks
 from csi_driver.config import Config
 from csi_driver.errors import StorageError
 
@@ -27,10 +29,12 @@ def look(config: Config) -> Iterator[Check]:
     machine = assemble.Machine()
     try:
         yield from checks.machine_checks(machine)
+        yield from format_checks(machine)
         yield from checks.qos_checks(config)
         yield _tiers(config)
         yield from checks.state_checks(config)
         yield from checks.pool_checks(config, machine)
+        yield from lvm_checks(config, machine)
     finally:
         machine.dead_man.close()
 

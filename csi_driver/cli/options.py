@@ -22,7 +22,8 @@ Pools = Annotated[
     list[str] | None,
     typer.Option(
         "--pool",
-        help="name=NAME,backend=loop,path=DIR[,size=SIZE][,ratio=R]; may be repeated.",
+        help="name=NAME,backend=loop,path=DIR[,size=SIZE][,ratio=R], or name=NAME,backend=lvm,vg=VG,thinpool=LV; may "
+        "be repeated.",
         metavar="POOL",
     ),
 ]
@@ -30,6 +31,12 @@ Tiers = Annotated[Path | None, typer.Option(help="A TOML file with tiers of your
 Qos = Annotated[str | None, typer.Option(help="enforce, or off where the kernel can't limit.", metavar="MODE")]
 Ancestor = Annotated[str | None, typer.Option(help="auto, or the cgroup above all pods.", metavar="CGROUP")]
 Metrics = Annotated[str | None, typer.Option(help="HOST:PORT for Prometheus.", metavar="HOST:PORT")]
+TrimEvery = Annotated[
+    str | None,
+    typer.Option(
+        help="How often staged file systems give back what they don't use: 24h by default, 0 for never.", metavar="TIME"
+    ),
+]
 LogFormat = Annotated[str | None, typer.Option(help="console or json.", metavar="FORMAT")]
 LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error.", metavar="LEVEL")]
 DriverName = Annotated[str | None, typer.Option(help="What CSI calls the driver.", metavar="NAME")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import threading
 import time
@@ -12,9 +13,12 @@ import structlog
 
 from csi_driver import __version__
 from csi_driver.assemble import AgentSide, ControllerSide, Machine, enforcement, keep_udev_away, open_store, tiers_of
-from csi_driver.host.statelock import StateLock
+from csi_driver.deadline import Deadline, wait_for
+from csi_driver.errors import Unknown, Unready
+from csi_driver.host.statelock import ProgramsLock, StateLock
 from csi_driver.metrics import Metrics
 from csi_driver.rpc.controller import Controller
+from csi_driver.rpc.group import Group
 from csi_driver.rpc.identity import Identity
 from csi_driver.rpc.node import Node
 from csi_driver.rpc.server import Server
@@ -24,7 +28,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+GARBAGE = 10_000
+"""How many new objects make a collection; Python's own 700 are those of two calls."""
 LOOK_SECONDS = 1.0
+ORPHAN_SECONDS = 60.0
+"""How long a start waits for programs of a server that died. Only what hangs in the kernel takes longer."""
 
 
 def serve(config: Config) -> None:
@@ -35,6 +43,9 @@ def serve(config: Config) -> None:
         signal.signal(number, lambda *_: ended.set())
     with contextlib.ExitStack() as at_end:
         start(config, at_end, ended)
+        # What is there by now stays: no collection needs to look at it again, and calls leave hardly any cycles.
+        gc.freeze()
+        gc.set_threshold(GARBAGE)
         log.info("ready", endpoint=config.endpoint, node=config.node_id, ms=round((time.monotonic() - started) * 1000))
         # Not for ever: a signal that the kernel gives to another thread doesn't wake this one, where its handler runs.
         while not ended.wait(LOOK_SECONDS):
@@ -54,22 +65,45 @@ def start(config: Config, at_end: contextlib.ExitStack, ended: threading.Event) 
     at_end.callback(machine.dead_man.close)
     if resumed := machine.freezer.resume_all():
         log.warning("resumed devices that a cut left suspended", devices=resumed)
+    if config.role != "controller":
+        sign_programs(config, machine, at_end)
     enforce = enforcement(config, machine)
-    node = controller = None
+    node = controller = group = None
     if config.role in {"all", "node"}:
         keep_udev_away(machine)
         side = AgentSide(config, store, machine, enforce)
         side.agent.start()
         at_end.callback(side.agent.stop)
+        side.trimming.start()
+        at_end.callback(side.trimming.stop)
+        metrics.watch(side.pools, side.trimming)
         node = Node(side.staging, side.publishing, side.growing, config.node_id, config.topology_key)
     if config.role in {"all", "controller"}:
         verbs = ControllerSide(config, store, tiers)
         at_end.callback(verbs.waiting.close)
         controller = Controller(verbs.volumes, verbs.snapshots, config.topology_key)
+        group = Group(verbs.groups)
     enforce.start()
     at_end.callback(enforce.stop)
     at_end.callback(metrics.serve(config.metrics, store, enforce))
     identity = Identity(config.driver_name, __version__, lambda: not ended.is_set())
-    server = Server(config.endpoint, metrics.rpc, identity, controller, node)
+    server = Server(config.endpoint, metrics.rpc, identity, controller, node, group)
     server.start()
     at_end.callback(server.stop)
+
+
+def sign_programs(config: Config, machine: Machine, at_end: contextlib.ExitStack) -> None:
+    """Wait until no program of a server that died runs any more, and mark those of this one. Raises Unready."""
+    lock = ProgramsLock(config.state)
+    at_end.callback(lock.release)
+    if not lock.take():
+        log.warning("waiting for programs of a server that died", processes=lock.holders(), seconds=ORPHAN_SECONDS)
+        try:
+            wait_for("they end", lock.take, Deadline(ORPHAN_SECONDS))
+        except Unknown as error:
+            raise Unready(
+                f"state: programs of a server that died still run after {ORPHAN_SECONDS:.0f} s: "
+                f"{', '.join(lock.holders())}; end them, or see in the kernel log why they hang"
+            ) from error
+    machine.runner.sign = lock.fd
+    at_end.callback(setattr, machine.runner, "sign", None)

@@ -51,6 +51,8 @@ def as_dict(tier: Tier, resolved: Limits) -> dict[str, object]:
         "description": tier.description,
         "limits": dataclasses.asdict(resolved),
         "enforce": str(tier.enforce),
+        "yields": tier.yields,
+        "provision": str(tier.provision),
         "fsType": tier.fs_type,
         "mountOptions": list(tier.mount_options),
         "mkfsOptions": list(tier.mkfs_options),
@@ -90,8 +92,10 @@ def tiers(
     """Show the tiers, and the limits that a volume of a given size gets from each.
 
     A tier is a table in TOML, `[NAME]`, with readIOPS, writeIOPS, readBPS, writeBPS (a key left out is no limit),
-    enforce ("required": a volume whose limit can't be applied is not staged; or "best-effort"), fsType, mountOptions,
-    mkfsOptions, readAheadKiB, description. A tier of your own with a built-in name replaces it as a whole.
+    enforce ("required": a volume whose limit can't be applied is not staged; or "best-effort"), yields (true: it is
+    written at its least rate while its pool is nearly full), provision ("thin", or "thick": it has all its bytes from
+    the start, and no snapshots), fsType, mountOptions, mkfsOptions, readAheadKiB, description. A tier of your own with
+    a built-in name replaces it as a whole.
 
     Limits, here and in the parameters of a StorageClass or VolumeAttributesClass:
 

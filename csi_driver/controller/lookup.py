@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from csi_driver.errors import Invalid, NotFound
+from csi_driver.errors import Invalid, NotFound, Unsupported
 from csi_driver.ids import is_id
 from csi_driver.records import Snapshot, Volume
 
 if TYPE_CHECKING:
+    from csi_driver.groups import GroupSnapshot
     from csi_driver.records import Source
     from csi_driver.store.base import Store
 
@@ -17,7 +18,7 @@ A = TypeVar("A", Volume, Snapshot)
 SOURCES: dict[str, type[Volume | Snapshot]] = {Volume.KIND: Volume, Snapshot.KIND: Snapshot}
 
 
-def there(record: Volume | Snapshot) -> bool:
+def there(record: Volume | Snapshot | GroupSnapshot) -> bool:
     """Return whether a caller may see the record: it is whole, and its deletion has not begun."""
     history = record.status.history
     return bool(history.made) and not history.condemned
@@ -34,6 +35,15 @@ def find(store: Store, kind: type[A], record_id: str) -> A:
 def source_record(store: Store, source: Source) -> Volume | Snapshot:
     """Return what a volume is to be made from. Raises NotFound."""
     return find(store, Snapshot, source.id) if source.kind == Snapshot.KIND else find(store, Volume, source.id)
+
+
+def check_shareable(record: Volume | Snapshot) -> None:
+    """Raise Unsupported for a thick volume: its bytes are its own, so that no copy can share them."""
+    if isinstance(record, Volume) and record.spec.thick:
+        raise Unsupported(
+            f"volume {record.id} is thick, as its tier {record.spec.qos.tier} made it: it has no snapshots and no "
+            "clones; copy its files to a volume of another tier"
+        )
 
 
 def page(store: Store, kind: type[A], after: str, limit: int, source: str = "") -> tuple[list[A], str]:

@@ -10,6 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from csi_driver.errors import Busy, InUse, NoSpace, NotFound, StorageError, Unknown, Unready, Unsupported
+from csi_driver.groups import GroupSnapshot
 from csi_driver.records import Failure, Offer, Pool, Snapshot, Volume
 from csi_driver.store.base import Stale
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from csi_driver.deadline import Deadline
     from csi_driver.store.base import Store
 
-A = TypeVar("A", Volume, Snapshot)
+A = TypeVar("A", Volume, Snapshot, GroupSnapshot)
 
 WITHDRAWING = (NotFound, NoSpace, Unsupported)
 """Final answers that are found while a record is offered: the offer must not be accepted after them."""
@@ -33,7 +34,7 @@ def raised(failure: Failure) -> StorageError:
     return ERRORS.get(failure.error, Unready)(failure.message)
 
 
-def refusal(record: Volume | Snapshot) -> Failure | None:
+def refusal(record: Volume | Snapshot | GroupSnapshot) -> Failure | None:
     """Return why the newest offer of a record was refused, None when it wasn't."""
     refused = record.status.history.refused
     offer = record.spec.offer
@@ -99,7 +100,7 @@ class Offers(Generic[A]):
                     return
                 if not record.spec.absent:
                     # The agent's `condemned` makes it durable, and without that nothing is deleted.
-                    record = self._store.put_spec(record.with_spec(absent=True), durable=False)
+                    record = self._store.put_spec(record.with_spec(absent=True), durable=False, lend=True)
                 if self._deleted(record, deadline):
                     return
             except Stale:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from csi_driver.controller.lookup import find, page, there
+from csi_driver.controller.lookup import check_shareable, find, page, there
 from csi_driver.controller.offers import Offers
 from csi_driver.errors import Busy, Conflict, Invalid, Unsupported, quoted
+from csi_driver.groups import group_of
 from csi_driver.ids import is_id, new_id
+from csi_driver.parameters import FOREIGN_PREFIX
 from csi_driver.records import Offer, Pool, Snapshot, SnapshotSpec, Volume
 from csi_driver.store.base import Stale
 
@@ -29,9 +31,9 @@ class Snapshots:
 
     def create(self, name: str, volume_id: str, given: Mapping[str, str], deadline: Deadline) -> Snapshot:
         """Return a finished cut of a volume. A repeated call finds its own, even when the volume is gone since."""
-        for key in given:
-            if not key.startswith("csi.storage.k8s.io/"):
-                raise Invalid(f"parameter {quoted(key)} is not known; a snapshot takes none")
+        check_parameters(given)
+        if group := group_of(name):
+            raise Invalid(f"name: {name!r} is that of a member of group snapshot {group}; choose another")
         record_id = new_id(self._scope, Snapshot.KIND, name)
         record = self._store.get(Snapshot, record_id)
         if record is not None and record.spec.volume != volume_id:
@@ -41,8 +43,14 @@ class Snapshots:
         return self._offers.settle(record, list, deadline)
 
     def delete(self, snapshot_id: str, deadline: Deadline) -> None:
-        """Delete a snapshot; fine when there is none. Volumes made from it live on."""
-        if is_id(snapshot_id):
+        """Delete a snapshot; fine when there is none. Volumes made from it live on. Raises Invalid for a member."""
+        record = self._store.get(Snapshot, snapshot_id) if is_id(snapshot_id) else None
+        if record is not None and record.spec.group:
+            raise Invalid(
+                f"snapshot_id: {snapshot_id} is a member of group snapshot {record.spec.group} and goes with it alone; "
+                "call DeleteVolumeGroupSnapshot"
+            )
+        if record is not None:
             self._offers.delete(snapshot_id, deadline)
 
     def get(self, snapshot_id: str) -> Snapshot:
@@ -58,6 +66,7 @@ class Snapshots:
         return page(self._store, Snapshot, after, limit, volume_id)
 
     def _offer(self, record_id: str, name: str, volume: Volume, given: Mapping[str, str]) -> Snapshot:
+        check_shareable(volume)
         accepted = volume.status.history.accepted
         pool = self._store.get(Pool, accepted.pool) if accepted else None
         if pool is None or not pool.status.clones:
@@ -75,3 +84,10 @@ class Snapshots:
             return self._store.create(Snapshot(record_id, spec), durable=False)
         except Stale:
             raise Busy(f"snapshot {name!r} is being made by another call; ask again") from None
+
+
+def check_parameters(given: Mapping[str, str]) -> None:
+    """Raise Invalid for parameters of a class that are not a sidecar's: there is nothing to choose."""
+    for key in given:
+        if not key.startswith(FOREIGN_PREFIX):
+            raise Invalid(f"parameter {quoted(key)} is not known; a snapshot takes none")

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from csi_driver import parameters, placement
-from csi_driver.controller.lookup import find, page, source_record
+from csi_driver.controller.lookup import check_shareable, find, page, source_record
 from csi_driver.controller.offers import WITHDRAWING, Offers
 from csi_driver.controller.requests import DEFAULT_SIZE, SizeRange, VolumeRequest
 from csi_driver.errors import Busy, Conflict, Invalid, NoSpace, OutOfRange, Unsupported
@@ -15,7 +15,7 @@ from csi_driver.records import SIZE_STEP, Offer, Pool, Volume, VolumeSpec
 from csi_driver.store.base import Stale
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from csi_driver.controller.waiting import Liveness, Waiting
     from csi_driver.deadline import Deadline
@@ -64,7 +64,7 @@ class Volumes:
                 )
             qos = parameters.modified(self._tiers, new, record.spec.qos, {})
             try:
-                record = self._store.put_spec(record.with_spec(size=new, qos=qos)) if new > old else record
+                record = self._store.put_spec(record.with_spec(size=new, qos=qos), lend=True) if new > old else record
             except Stale:
                 continue
             try:
@@ -80,7 +80,7 @@ class Volumes:
             size = _wanted_size(record)
             qos = parameters.modified(self._tiers, size, record.spec.qos, mutable)
             try:
-                record = self._store.put_spec(record.with_spec(size=size, qos=qos))
+                record = self._store.put_spec(record.with_spec(size=size, qos=qos), lend=True)
             except Stale:
                 continue
             return self._offers.follow(record, deadline)
@@ -107,6 +107,19 @@ class Volumes:
         """Return up to `limit` volumes (0: all) behind the token `after`, and the next token, "" at the end."""
         return page(self._store, Volume, after, limit)
 
+    def conditions(self, records: Sequence[Volume]) -> list[str]:
+        """Say of each volume what is wrong with it, or with its pool; "" for nothing."""
+        troubles = {
+            pool.id: f"pool {pool.spec.name}: {pool.status.abnormal}"
+            for pool in self._store.list(Pool)
+            if pool.status.abnormal and not pool.status.guard
+        }
+        accepted = [record.status.history.accepted for record in records]
+        return [
+            record.status.seen.abnormal or (troubles.get(offer.pool, "") if offer else "")
+            for record, offer in zip(records, accepted, strict=True)
+        ]
+
     def capacity(
         self, given: Mapping[str, str], node: str | None, fs_type: str, *, block: bool
     ) -> tuple[int, int, int]:
@@ -114,7 +127,8 @@ class Volumes:
         asked = {**given, **({"fsType": fs_type} if fs_type else {})}
         want = parameters.wanted(self._tiers, DEFAULT_SIZE, asked, {})
         wish = placement.Wish(pool_name=want.pool, nodes=frozenset({node}) if node is not None else frozenset())
-        left = [pool.status.left for pool in self._store.list(Pool) if not placement.suits(pool, wish)]
+        pools = [pool for pool in self._store.list(Pool) if not placement.suits(pool, wish)]
+        left = [int(pool.status.left / pool.spec.ratio) if want.thick else pool.status.left for pool in pools]
         smallest = SIZE_STEP if block else parameters.SMALLEST[want.file_system.type]
         return sum(left), max(left, default=0), smallest
 
@@ -125,18 +139,25 @@ class Volumes:
         offered = dataclasses.replace(spec, offer=Offer(1, first.spec.node, first.id))
         try:
             # Whoever accepts it makes it durable too; before that nothing is promised.
-            return self._store.create(Volume(record_id, offered), durable=False)
+            return self._store.create(Volume(record_id, offered), durable=False, lend=True)
         except Stale:
             raise Busy(f"volume {request.name!r} is being created by another call; ask again") from None
 
     def _wanted(self, request: VolumeRequest) -> VolumeSpec:
         source = source_record(self._store, request.source) if request.source else None
+        if source is not None:
+            check_shareable(source)
         source_size = source.status.history.size if source else 0
         if "fsType" in request.parameters:
             parameters.check_file_system(request.parameters["fsType"], "fsType")
         fs_type = request.fs_type or (source.status.history.format_done if source else "")
         asked = {**request.parameters, **({"fsType": fs_type} if fs_type else {})}
         want = parameters.wanted(self._tiers, DEFAULT_SIZE, asked, request.mutable)
+        if want.thick and source is not None:
+            raise Unsupported(
+                f"tier: {want.qos.tier} makes thick volumes, which share no bytes, so that none is made from a "
+                f"{source.KIND}; name another tier, or no source"
+            )
         smallest = SIZE_STEP if request.block else parameters.SMALLEST[want.file_system.type]
         if 0 < request.size.required < source_size:
             raise OutOfRange(
@@ -152,6 +173,7 @@ class Volumes:
             file_system=want.file_system,
             parameters=dict(request.parameters),
             claim=want.claim,
+            thick=want.thick,
         )
 
     def _pools(self, spec: VolumeSpec, request: VolumeRequest) -> list[Pool]:

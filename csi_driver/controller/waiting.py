@@ -8,6 +8,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, TypeVar
 
 from csi_driver.errors import Busy
+from csi_driver.groups import GroupSnapshot
 from csi_driver.ids import new_id
 from csi_driver.records import Node, Record, Snapshot, Volume
 
@@ -81,7 +82,7 @@ class Waiting:
 
 def _trouble(record: Record | None) -> str:
     """Return what the agent last said went wrong, so that who waits knows why."""
-    if not isinstance(record, Volume | Snapshot) or (error := record.status.seen.error) is None:
+    if not isinstance(record, Volume | Snapshot | GroupSnapshot) or (error := record.status.seen.error) is None:
         return ""
     return f" ({error.message})"
 

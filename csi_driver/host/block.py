@@ -158,6 +158,13 @@ def set_read_ahead(kernel: Kernel, dev: DevNo, kib: int) -> bool:
     return True
 
 
+def refuse_discards(kernel: Kernel, dev: DevNo) -> None:
+    """Let a device take no discard any more, for as long as it is there. Raises NotFound, OSError."""
+    knob = _whole(sysfs(dev)) / "queue/discard_max_bytes"
+    if _number(knob):
+        kernel.write_file(knob, b"0")
+
+
 def loop_status(fd: int) -> tuple[Inode, int, int, int]:
     """Return a bound loop device's backing inode, offset, size limit (bytes) and LO_FLAGS. ENXIO if it is free."""
     buffer = query(fd, LOOP_GET_STATUS64, bytearray(LOOP_INFO_SIZE))
@@ -199,7 +206,7 @@ def _below(folder: Path) -> list[DevNo] | None:
     """Return what a whole device stands on; None if it is a disk itself."""
     slaves = folder / "slaves"
     if slaves.is_dir() and (entries := list(slaves.iterdir())):
-        return [_dev_of(entry) for entry in entries]
+        return [device_number(entry) for entry in entries]
     if (folder / "loop").is_dir():
         try:
             fd = os.open(DEV / folder.name, os.O_RDONLY | os.O_NONBLOCK)
@@ -215,7 +222,8 @@ def _below(folder: Path) -> list[DevNo] | None:
     return [] if (folder / "dm").is_dir() or folder.name.startswith("loop") else None
 
 
-def _dev_of(folder: Path) -> DevNo:
+def device_number(folder: Path) -> DevNo:
+    """Return the number that a device's folder in sysfs tells. Raises OSError."""
     major, minor = (folder / "dev").read_text().split(":")
     return DevNo(int(major), int(minor))
 
@@ -227,7 +235,7 @@ def _whole(folder: Path) -> Path:
 
 def _disk(folder: Path) -> Disk:
     return Disk(
-        dev=_dev_of(folder),
+        dev=device_number(folder),
         name=folder.name,
         serial=_text(folder / "serial", folder / "device/serial", folder / "wwid", folder / "device/wwid"),
         model=_text(folder / "device/model"),

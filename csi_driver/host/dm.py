@@ -17,6 +17,7 @@ from csi_driver.errors import Conflict, InUse, Invalid, NotFound, Unknown, Unrea
 from csi_driver.host import block
 from csi_driver.host.block import SECTOR, Device
 from csi_driver.host.dmtable import (
+    DM_NOFLUSH_FLAG,
     DM_READONLY_FLAG,
     DM_SKIP_LOCKFS_FLAG,
     DM_STATUS_TABLE_FLAG,
@@ -32,6 +33,7 @@ from csi_driver.host.syscalls import (
     DM_DEV_CREATE,
     DM_DEV_REMOVE,
     DM_DEV_SUSPEND,
+    DM_TABLE_CLEAR,
     DM_TABLE_LOAD,
     DM_TABLE_STATUS,
     DM_VERSION,
@@ -77,6 +79,19 @@ class DeviceMapper:
             if error.errno == errno.ENXIO:
                 return None
             raise Unready(f"can't look at device {name}: {error}") from error
+
+    def status(self, name: str) -> str | None:
+        """Return what the one target of a mapped device says of itself, None if there is no such device or table.
+
+        Without the flush that a thin pool would make of its metadata first. Raises Unready.
+        """
+        try:
+            found = info_of(self._ask(DM_TABLE_STATUS, name, flags=DM_NOFLUSH_FLAG))
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            raise Unready(f"can't look at device {name}: {error}") from error
+        return found.targets[0].parameters if len(found.targets) == 1 else None
 
     def list(self, prefix: str = "sluice-") -> tuple[str, ...]:
         """Return the names of the mapped devices that begin with a prefix."""
@@ -135,6 +150,10 @@ class DeviceMapper:
     def resume(self, name: str) -> None:
         """Let I/O go on, with the newest table. Nothing happens if it does already. Raises NotFound, Unready."""
         self._change(DM_DEV_SUSPEND, name)
+
+    def forget_table(self, name: str) -> None:
+        """Drop a table that was loaded for the next resume, if there is one. Raises NotFound, Unready."""
+        self._change(DM_TABLE_CLEAR, name)
 
     def remove(self, name: str, deadline: Deadline) -> bool:
         """Remove a device and wait until the kernel shows it gone. Return whether there was one.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csi_driver.errors import StorageError
+from csi_driver.host import mountinfo
 from csi_driver.host.run import PACKAGES
 from csi_driver.host.syscalls import FICLONE
 
@@ -96,6 +97,20 @@ def reflinks(kernel: Kernel, folder: Path) -> Fact:
     except OSError as error:
         return Fact("reflinks", holds=False, detail=f"{folder}: {error.strerror}; xfs and btrfs have them")
     return Fact("reflinks", holds=True, detail=f"{folder}: files can share blocks")
+
+
+def one_log(folder: Path) -> bool:
+    """Return whether the file system has one log, which a flush of a folder writes out as far as that was changed.
+
+    XFS says so (Documentation/filesystems/xfs: delayed logging): what is replayed after a power cut is a beginning of
+    what was done. btrfs has a log for each flush, ext4 may have none.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        mount = mountinfo.of_descriptor(fd)
+    finally:
+        os.close(fd)
+    return mount is not None and mount.fstype == "xfs"
 
 
 def extended_attributes(kernel: Kernel, folder: Path) -> Fact:

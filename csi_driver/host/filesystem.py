@@ -1,4 +1,4 @@
-"""ext4 and xfs: what is there, make, check, grow, measure.
+"""File systems: what is there, make, check, grow, measure. What each of them needs is in a file of its own.
 
 Programs run only where the knowledge is theirs (mkfs, fsck, offline resize). Growing while mounted is one ioctl.
 """
@@ -9,31 +9,54 @@ import errno
 import mmap
 import os
 import stat
-import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from csi_driver.errors import Invalid, NotFound, OutOfRange, ToolFailed, Unready, Unsupported
-from csi_driver.host import block, geometry, signatures
-from csi_driver.host.syscalls import EXT4_IOC_RESIZE_FS, XFS_IOC_FSGROWFSDATA
+from csi_driver.errors import Invalid, NotFound, OutOfRange, Unready, Unsupported
+from csi_driver.host import block, signatures
+from csi_driver.host.btrfs import Btrfs
+from csi_driver.host.ext4 import Ext4
+from csi_driver.host.openers import openers
+from csi_driver.host.xfs import Xfs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from csi_driver.deadline import Deadline
     from csi_driver.host.run import Runner
     from csi_driver.host.syscalls import Kernel
 
-EXT4, XFS = "ext4", "xfs"
-KINDS = (EXT4, XFS)
+EXT4, XFS, BTRFS = "ext4", "xfs", "btrfs"
+SMALLEST = {EXT4: Ext4.smallest, XFS: Xfs.smallest, BTRFS: Btrfs.smallest}
 BLOCK = 4096
-# mkfs.xfs of xfsprogs 6 refuses less; mkfs.ext4 makes a journal from 8 MiB.
-SMALLEST = {EXT4: 8 << 20, XFS: 300 << 20}
-# XFS drops a last allocation group of fewer blocks (XFS_MIN_AG_BLOCKS), so such a rest never gets used.
-XFS_MIN_AG_BLOCKS = 64
-# e2fsck(8): 1 is "errors corrected", 2 "corrected, reboot" which concerns a mounted root file system.
-FSCK_FINE = (0, 1, 2)
+
+
+class Form(Protocol):
+    """What one kind of file system has to know of itself. Verbs raise as those of Filesystems."""
+
+    @property
+    def mount_options(self) -> tuple[str, ...]:
+        """Return the options that every mount of ours has, before those that are asked for."""
+
+    @property
+    def checker(self) -> tuple[str, ...]:
+        """Return the words of a checker that changes nothing."""
+
+    def mkfs(self, *, sector_size: int, blank: bool) -> list[str]:
+        """Return the words that make one, but for the path."""
+
+    def check(self, path: Path, *, deadline: Deadline, prefix: Sequence[str]) -> bool:
+        """Make an unmounted one fit to mount. Return whether a program had to look at it."""
+
+    def size(self, mounted: Path, device: block.Device) -> int:
+        """Return the bytes that a mounted one takes itself to have."""
+
+    def grow(self, device: block.Device, mounted: Path, size: int) -> bool:
+        """Let a mounted one fill its device of `size` bytes. Return whether it had to grow."""
+
+    def grow_unmounted(self, device: block.Device, size: int, deadline: Deadline, prefix: Sequence[str]) -> bool:
+        """Let one that isn't mounted fill its device of `size` bytes. Return whether it had to grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +77,7 @@ class Filesystems:
     def __init__(self, runner: Runner, kernel: Kernel) -> None:
         """Take the two doors."""
         self._runner = runner
-        self._kernel = kernel
+        self._forms: Mapping[str, Form] = {EXT4: Ext4(runner, kernel), XFS: Xfs(kernel), BTRFS: Btrfs(kernel)}
 
     def kind(self, path: Path, *, brief: bool = False) -> str | None:
         """Return what is on a device or in an image: "ext4", "xfs", another name, "unknown data", or None for zeros.
@@ -107,49 +130,43 @@ class Filesystems:
         thread, and a sparse image of 10 GiB takes 4 MiB instead of 68 (after the thread, 228). Wrong, it corrupts.
         `options` go to mkfs after ours, so they win. Raises Invalid, OutOfRange, ToolFailed, Unready, Unknown.
         """
+        form = self._form(fs_type)
         size = _size_of(path)
-        if size < SMALLEST[_known(fs_type)]:
+        if size < SMALLEST[fs_type]:
             raise OutOfRange(f"{path} has {size} bytes; {fs_type} needs {SMALLEST[fs_type]}")
-        if fs_type == EXT4:
-            # Blocks of 4 KiB, since mke2fs takes 1 KiB for small ones, which a sector of 4 KiB can't mount. No discard:
-            # nothing was ever written, and it would walk the whole device.
-            extended = "nodiscard,assume_storage_prezeroed=1" if blank else "nodiscard"
-            argv = ["mkfs.ext4", "-q", "-F", "-b", str(BLOCK), "-E", extended]
-        else:
-            argv = ["mkfs.xfs", "-q", "-f", "-K", "-s", f"size={sector_size}"]
-        self._runner.run([*argv, *options, str(path)], deadline=deadline, prefix=prefix)
+        argv = [*form.mkfs(sector_size=sector_size, blank=blank), *options, str(path)]
+        self._runner.run(argv, deadline=deadline, prefix=prefix)
+
+    def check_alone(self, path: Path) -> None:
+        """Raise Unready while a process has a device open, as an mkfs that outlived its server: two would mix.
+
+        mke2fs and mkfs.xfs claim the device and refuse each other; mkfs.btrfs waits, or in older versions doesn't.
+        """
+        if found := openers(str(path).__eq__):
+            raise Unready(f"{path} is open in process {', '.join(found)}: it is formatted when that has ended")
 
     def check(self, path: Path, fs_type: str, *, deadline: Deadline, prefix: Sequence[str] = ()) -> bool:
         """Make an unmounted file system fit to mount. Return whether a program had to look at it.
 
-        Nothing runs for a clean ext4, nor for one that only has its log to replay, nor for xfs: their mount does that.
-        Raises Unready if it needs repair by hand, ToolFailed, Unknown.
+        Nothing runs for a clean ext4, nor for one that only has its log to replay, nor for xfs and btrfs: their mount
+        does that. Raises Unready if it needs repair by hand, ToolFailed, Unknown.
         """
-        if _known(fs_type) == XFS or geometry.ext4_needs_no_check(geometry.ext4_superblock(path)):
-            return False
-        output = self._runner.run(["e2fsck", "-p", str(path)], deadline=deadline, prefix=prefix, accept=range(64))
-        if output.returncode not in FSCK_FINE:
-            said = " ".join(output.stdout.split())[-300:]
-            raise Unready(f"{path} needs repair by hand (e2fsck status {output.returncode}): {said}")
-        return True
+        return self._form(fs_type).check(path, deadline=deadline, prefix=prefix)
 
     def diagnose(self, path: Path, fs_type: str, *, deadline: Deadline, prefix: Sequence[str] = ()) -> str:
         """Return what the checker says of a file system that did not mount, changing nothing."""
-        argv = {EXT4: ["e2fsck", "-n"], XFS: ["xfs_repair", "-n"]}[_known(fs_type)]
+        argv = self._form(fs_type).checker
         output = self._runner.run([*argv, str(path)], deadline=deadline, prefix=prefix, accept=range(64))
         said = " ".join((output.stdout + " " + output.stderr).split())[-300:]
-        return f"{argv[0]} -n ended with status {output.returncode}: {said}"
+        return f"{' '.join(argv)} ended with status {output.returncode}: {said}"
 
-    def mount_options(self, fs_type: str, *, clone: bool) -> tuple[str, ...]:
-        """Return the options that every mount of ours needs. An xfs clone has its parent's UUID, which xfs refuses."""
-        return ("nouuid",) if _known(fs_type) == XFS and clone else ()
+    def mount_options(self, fs_type: str) -> tuple[str, ...]:
+        """Return the options that every mount of ours has, before those that are asked for."""
+        return self._form(fs_type).mount_options
 
     def size(self, mounted: Path, device: block.Device, fs_type: str) -> int:
         """Return the size in bytes that a mounted file system takes itself to have. Raises Unready."""
-        if _known(fs_type) == XFS:
-            block_size, blocks, _ = geometry.xfs_geometry(mounted)
-            return block_size * blocks
-        return geometry.ext4_size(geometry.ext4_superblock(device.path))
+        return self._form(fs_type).size(mounted, device)
 
     def grow(
         self,
@@ -162,14 +179,12 @@ class Filesystems:
     ) -> bool:
         """Let a file system fill its device. Return whether it had to grow.
 
-        Mounted: one ioctl on its mount point. Not mounted: ext4 by resize2fs; xfs can't, and raises Unready.
+        Mounted: one ioctl on its mount point. Not mounted: ext4 by resize2fs; the others can't, and raise Unready.
         """
-        size = block.size_bytes(device.dev)
+        form, size = self._form(fs_type), block.size_bytes(device.dev)
         if mounted is None:
-            return self._grow_offline(device, fs_type, size, deadline, prefix)
-        return (
-            self._grow_ext4(device, mounted, size) if _known(fs_type) == EXT4 else self._grow_xfs(device, mounted, size)
-        )
+            return form.grow_unmounted(device, size, deadline, prefix)
+        return form.grow(device, mounted, size)
 
     def usage(self, path: Path) -> Usage:
         """Return how full the file system at a path is. Raises NotFound, Unready."""
@@ -188,51 +203,11 @@ class Filesystems:
             available_inodes=told.f_favail,
         )
 
-    def _grow_offline(
-        self, device: block.Device, fs_type: str, size: int, deadline: Deadline, prefix: Sequence[str]
-    ) -> bool:
-        if _known(fs_type) == XFS:
-            raise Unready(f"{device.path} has xfs, which grows only while it is mounted: it will at the next stage")
-        before = geometry.ext4_size(geometry.ext4_superblock(device.path))
-        if before + BLOCK > size:
-            return False
-        path = str(device.path)
-        output = self._runner.run(["e2fsck", "-f", "-p", path], deadline=deadline, prefix=prefix, accept=range(64))
-        if output.returncode not in FSCK_FINE:
-            raise ToolFailed("e2fsck", output.returncode, output.stdout)
-        self._runner.run(["resize2fs", path], deadline=deadline, prefix=prefix)
-        return geometry.ext4_size(geometry.ext4_superblock(device.path)) != before
-
-    def _grow_ext4(self, device: block.Device, mounted: Path, size: int) -> bool:
-        before = geometry.ext4_size(geometry.ext4_superblock(device.path))
-        if before + BLOCK > size:
-            return False
-        block_size = geometry.ext4_block_size(geometry.ext4_superblock(device.path))
-        self._resize(device, mounted, EXT4_IOC_RESIZE_FS, struct.pack("=Q", size // block_size))
-        return geometry.ext4_size(geometry.ext4_superblock(device.path)) != before
-
-    def _grow_xfs(self, device: block.Device, mounted: Path, size: int) -> bool:
-        block_size, blocks, most_inodes = geometry.xfs_geometry(mounted)
-        if size // block_size < blocks + XFS_MIN_AG_BLOCKS:
-            return False
-        # struct xfs_growfs_data: newblocks u64, imaxpct u32, padded to 16. This is all that xfs_growfs(8) does.
-        self._resize(device, mounted, XFS_IOC_FSGROWFSDATA, struct.pack("=QI4x", size // block_size, most_inodes))
-        return geometry.xfs_geometry(mounted)[1] != blocks
-
-    def _resize(self, device: block.Device, mounted: Path, request: int, argument: bytes) -> None:
+    def _form(self, fs_type: str) -> Form:
         try:
-            fd = os.open(mounted, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                # If nothing is mounted there the ioctl would reach the file system below, such as the machine's root.
-                if block.dev_number(os.fstat(fd).st_dev) != device.dev:
-                    raise Unready(f"can't grow the file system at {mounted}: {device.path} is not mounted there")
-                self._kernel.ioctl(fd, request, bytearray(argument), path=mounted)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            # ext4 asks for more than root: a container has to be privileged or be given this capability.
-            why = "CAP_SYS_RESOURCE is missing" if error.errno == errno.EPERM else "the kernel log has the reason"
-            raise Unready(f"can't grow the file system at {mounted}: {error}; {why}") from error
+            return self._forms[fs_type]
+        except KeyError:
+            raise Unsupported(f"file system {fs_type!r}: this driver makes {', '.join(self._forms)}") from None
 
 
 def ext4_errors(device: block.Device) -> int:
@@ -244,12 +219,6 @@ def ext4_errors(device: block.Device) -> int:
         return int((block.SYS / "fs/ext4" / device.path.name / "errors_count").read_text())
     except FileNotFoundError:
         return 0
-
-
-def _known(fs_type: str) -> str:
-    if fs_type not in KINDS:
-        raise Unsupported(f"file system {fs_type!r}: this driver makes {' and '.join(KINDS)}")
-    return fs_type
 
 
 def _size_of(path: Path) -> int:

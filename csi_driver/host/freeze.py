@@ -18,11 +18,13 @@ import subprocess
 import sys
 import threading
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csi_driver.deadline import Deadline
 from csi_driver.errors import Busy, Unready
+from csi_driver.host import mountinfo
 from csi_driver.host.syscalls import FIFREEZE, FITHAW
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from csi_driver.host.dm import DeviceMapper
     from csi_driver.host.syscalls import Kernel
+    from qos.limits import DevNo
 
 SCRIPT = Path(__file__).with_name("deadman.py")
 # The longest that a volume stays frozen. Pods see it as one slow write.
@@ -133,6 +136,19 @@ class DeadMan:
             process.wait(ANSWER_S)
 
 
+@dataclass(frozen=True, slots=True)
+class Still:
+    """Say by what a volume in use is held still: where its file system is mounted, and its mapped device.
+
+    `by_itself`: suspending the device doesn't freeze the file system (btrfs), so it is frozen where it is mounted. The
+    device is suspended too: should the dead man die with us, the next start knows by that whose freeze it was.
+    """
+
+    mounted: Path | None
+    dm_name: str | None = None
+    by_itself: bool = False
+
+
 class Freezer:
     """Freeze mounted volumes for the moment of a cut."""
 
@@ -152,16 +168,29 @@ class Freezer:
         device has no file system: suspending it lets what is under way land and holds back the rest. Raises Unready,
         also after the body if the freeze did not last; Busy if somebody else's freeze or suspend is in the way.
         """
-        if dm_name:
-            self._refuse_suspended(dm_name)
-        if mounted is not None:
-            self._kernel.syncfs(mounted)  # what is written now need not be written during the freeze
+        with self.together(Still(mounted, dm_name)) as by:
+            yield by
+
+    @contextlib.contextmanager
+    def together(self, *volumes: Still) -> Iterator[Deadline]:
+        """Keep several still as `frozen` does one, all of them for as long as the body runs, which is thus one instant.
+
+        One that fails lets all go.
+        """
+        for volume in volumes:
+            if volume.dm_name:
+                self._refuse_suspended(volume.dm_name)
+        # What is written now need not be written during the freeze. While the others were, the first were written to.
+        for volume in volumes * min(len(volumes), 2):
+            if volume.mounted is not None:
+                self._kernel.syncfs(volume.mounted)
         by = Deadline(self._dead_man.limit * BODY_SHARE)
         with contextlib.ExitStack() as stack:
-            if dm_name:
-                stack.enter_context(self._suspended(dm_name))
-            elif mounted is not None:
-                stack.enter_context(self._frozen(mounted))
+            for volume in volumes:
+                if volume.mounted is not None and (volume.by_itself or not volume.dm_name):
+                    stack.enter_context(self._frozen(volume.mounted))
+                if volume.dm_name:
+                    stack.enter_context(self._suspended(volume.dm_name, lock_fs=not volume.by_itself))
             yield by
 
     def _refuse_suspended(self, name: str) -> None:
@@ -171,10 +200,10 @@ class Freezer:
             raise Busy(f"can't freeze {name}: it is {'suspended by somebody else' if info else 'not there'}")
 
     @contextlib.contextmanager
-    def _suspended(self, name: str) -> Iterator[None]:
+    def _suspended(self, name: str, *, lock_fs: bool) -> Iterator[None]:
         with self._dead_man.armed("dm", name):
             try:
-                self._mapper.suspend(name)
+                self._mapper.suspend(name, lock_fs=lock_fs)
                 yield
             finally:
                 self._mapper.resume(name)
@@ -223,11 +252,22 @@ class Freezer:
                 raise Unready(f"can't thaw {mounted}: {error}") from error
 
     def resume_all(self, prefix: str = "sluice-") -> tuple[str, ...]:
-        """Resume every suspended mapped device of ours. Return their names."""
+        """Resume every suspended mapped device of ours, and thaw what is frozen by itself. Return their names."""
         names = []
         for name in self._mapper.list(prefix):
             info = self._mapper.info(name)
             if info is not None and info.suspended:
                 self._mapper.resume(name)
+                self._thaw_on(info.device.dev)
                 names.append(name)
         return tuple(names)
+
+    def _thaw_on(self, dev: DevNo) -> None:
+        """Thaw a btrfs, which a resumed device has left frozen."""
+        for mount in mountinfo.of(dev)[:1]:
+            if mount.fstype == mountinfo.BTRFS:
+                fd = os.open(mount.target, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    self._thaw(fd, mount.target)
+                finally:
+                    os.close(fd)

@@ -1,4 +1,4 @@
-"""What ext4 and xfs say of themselves, in a superblock or by an ioctl."""
+"""What file systems say of themselves, in a superblock or by an ioctl."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ SUPERBLOCK_SIZE = 1024
 EXT4_VALID_FS, EXT4_ERROR_FS, NEEDS_RECOVERY, INCOMPAT_64BIT = 0x1, 0x2, 0x4, 0x80
 # xfs_fs.h, struct xfs_fsop_geom_v1, 112 bytes: blocksize u32 at 0, imaxpct u32 at 28, datablocks u64 at 32.
 XFS_GEOMETRY_SIZE = 112
+# btrfs_tree.h, struct btrfs_super_block, at 64 KiB: magic at 0x40, total_bytes u64 at 0x70, num_devices u64 at 0x88.
+BTRFS_SUPERBLOCK_AT, BTRFS_SUPERBLOCK_SIZE = 64 << 10, 4096
+BTRFS_MAGIC = b"_BHRfS_M"
+# What mkfs.btrfs writes while it is at work.
+BTRFS_UNFINISHED = b"!BHRfS_M"
 
 
 def ext4_superblock(path: Path) -> bytes:
@@ -71,3 +76,26 @@ def xfs_geometry(mounted: Path) -> tuple[int, int, int]:
         struct.unpack_from("=Q", answer, 32)[0],
         struct.unpack_from("=I", answer, 28)[0],
     )
+
+
+def btrfs_superblock(path: Path) -> bytes:
+    """Return the first superblock of a btrfs that is whole and has this device alone. Raises Unready."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            data = os.pread(file.fileno(), BTRFS_SUPERBLOCK_SIZE, BTRFS_SUPERBLOCK_AT)
+    except OSError as error:
+        raise Unready(f"read error on {path}: {error.strerror}, not touching it") from error
+    magic = data[0x40:0x48]
+    if magic == BTRFS_UNFINISHED:
+        raise Unready(f"{path} holds a btrfs whose mkfs did not end; not touching it")
+    if magic != BTRFS_MAGIC:
+        raise Unready(f"{path} has no btrfs superblock; `btrfs rescue super-recover` knows where its copies are")
+    (devices,) = struct.unpack_from("<Q", data, 0x88)
+    if devices != 1:
+        raise Unready(f"{path} is one of {devices} devices of a btrfs; make it the only one by `btrfs device remove`")
+    return data
+
+
+def btrfs_size(superblock: bytes) -> int:
+    """Return the size of the file system in bytes."""
+    return int(struct.unpack_from("<Q", superblock, 0x70)[0])

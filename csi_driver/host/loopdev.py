@@ -22,6 +22,7 @@ from csi_driver.host.block import Device, Inode, inode_of, loop_status
 from csi_driver.host.loopinfo import Attached
 from csi_driver.host.refusals import refused
 from csi_driver.host.syscalls import (
+    BLKROSET,
     LO_FLAGS_DIRECT_IO,
     LO_FLAGS_READ_ONLY,
     LOOP_CLR_FD,
@@ -59,7 +60,7 @@ class LoopDevices:
         self._lock = threading.Lock()
 
     def attach(self, image: Path, *, sector_size: int, read_only: bool = False, deadline: Deadline) -> Device:
-        """Return the loop device of this very file, with direct I/O where its file system can (see `direct_io`).
+        """Return the loop device of this very file, as long as it is, with direct I/O where its file system can.
 
         `sector_size` is in bytes. Raises NotFound, Busy if another thread attaches the same file, InUse if it is
         attached with another sector size or mode, Unready if the kernel refuses, Unknown at the deadline.
@@ -74,7 +75,10 @@ class LoopDevices:
             with self._only_one(image, inode_of(fd)) as inode:
                 if found := self._find(inode):
                     if not loopinfo.going(found):
-                        return _same(found, image, sector_size, read_only)
+                        device = _same(found, image, sector_size, read_only)
+                        if block.size_bytes(device.dev) != _whole_sectors(fd):
+                            self.grow(device)
+                        return device
                     wait_for(
                         f"{found.path}, which had {image}, is free", lambda: not loopinfo.has(found, inode), deadline
                     )
@@ -220,7 +224,7 @@ class LoopDevices:
             raise Unready(f"no loop device for {image}: {error}; is the module loop loaded?") from error
         try:
             self._kernel.ioctl(device_fd, LOOP_CONFIGURE, config, path=path)
-            return self._checked(device_fd, fd, image, path)
+            return self._checked(device_fd, fd, image, path, read_only=read_only)
         except OSError as error:
             if error.errno == errno.EBUSY:  # another process or thread was quicker
                 return None
@@ -228,11 +232,14 @@ class LoopDevices:
         finally:
             os.close(device_fd)
 
-    def _checked(self, device_fd: int, fd: int, image: Path, path: Path) -> Device:
+    def _checked(self, device_fd: int, fd: int, image: Path, path: Path, *, read_only: bool) -> Device:
         device = Device(path, block.dev_number(os.fstat(device_fd).st_rdev))
         inode, offset, limit, _ = loop_status(device_fd)
-        size, wanted = block.size_bytes(device.dev), os.fstat(fd).st_size // block.SECTOR * block.SECTOR
+        size, wanted = block.size_bytes(device.dev), _whole_sectors(fd)
         if inode == inode_of(fd) and (offset, limit) == (0, 0) and size == wanted:
+            if block.read_only(device.dev) != read_only:
+                # A number keeps what `blockdev --setro` made of it, long after that device is gone.
+                self._kernel.ioctl(device_fd, BLKROSET, bytearray(struct.pack("=i", read_only)), path=path)
             return device
         self._kernel.ioctl(device_fd, LOOP_CLR_FD, path=path)
         raise Unready(f"{path} shows {size} bytes of {inode} from {offset}, not the {wanted} bytes of {image}")
@@ -264,6 +271,10 @@ def _same(device: Device, image: Path, sector_size: int, read_only: bool) -> Dev
             f"{sector_size} bytes, {modes[read_only]} was asked for: detach it first"
         )
     return device
+
+
+def _whole_sectors(fd: int) -> int:
+    return os.fstat(fd).st_size // block.SECTOR * block.SECTOR
 
 
 def _by(device: Device) -> str:

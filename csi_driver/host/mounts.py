@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from pathlib import Path
@@ -13,6 +12,7 @@ from csi_driver.errors import InUse, Invalid, NotFound, Unknown, Unready
 from csi_driver.host import mountinfo
 from csi_driver.host.block import dev_number, inode_of
 from csi_driver.host.mountinfo import Mount, is_read_only, real_target
+from csi_driver.host.openers import openers
 from csi_driver.host.syscalls import (
     MOUNT_ATTR_RDONLY,
     MS_BIND,
@@ -33,7 +33,7 @@ from csi_driver.host.syscalls import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from csi_driver.deadline import Deadline
     from csi_driver.host.syscalls import Kernel
@@ -74,7 +74,6 @@ IGNORED = frozenset({"defaults", "auto", "noauto", "nofail", "_netdev", "user", 
 REFUSED = frozenset({"bind", "rbind", "move", "remount", "loop", "offset", "sizelimit", "shared", "private", "slave"})
 # mount(2) copies one page, and cuts the rest off in silence.
 LONGEST_DATA = 4095
-PROC = Path("/proc")
 MOST_HOLDERS = 5
 
 
@@ -93,6 +92,15 @@ class Mounts:
         """Return the mounts of these devices' file systems, in the kernel's order."""
         return mountinfo.of(*devs)
 
+    def mounted(self, place: Path) -> bool:
+        """Return whether something is mounted at exactly this path, which real_target() gave. Reads no list."""
+        return mountinfo.mounted(place)
+
+    def topmost(self, place: Path, among: Iterable[Mount]) -> Mount | None:
+        """Return the one of these mounts that is the topmost at a path, which real_target() gave. Reads no list."""
+        number = mountinfo.own_mount(place)
+        return next((mount for mount in among if mount.id == number), None)
+
     def mount(self, source: Path | str, target: Path, fstype: str, options: Sequence[str] = ()) -> bool:
         """Mount a file system unless it is mounted there already. Return whether it had to be.
 
@@ -101,7 +109,7 @@ class Mounts:
         """
         flags, data = split_options(options)
         place = real_target(target)
-        if there := mountinfo.at(place):
+        if there := mountinfo.topmost(place):
             same = there.dev == _number_of(source) or (there.source, there.fstype) == (str(source), fstype)
             return _unchanged(there, same, source)
         try:
@@ -119,7 +127,7 @@ class Mounts:
         Raises as `mount`.
         """
         place = real_target(target)
-        if there := mountinfo.at(place):
+        if there := mountinfo.topmost(place):
             if read_only and not is_read_only(there):
                 raise InUse(f"{target} has a writable mount already: unmount it first")
             return _unchanged(there, _same_file(source, place), source)
@@ -225,30 +233,9 @@ def _refused(what: str, error: OSError) -> NotFound | InUse | Unready:
 
 
 def _holders(place: Path) -> str:
-    """Say which processes have their folder or open files below a path.
-
-    Links in /proc are read, never followed: a stat of a file on a dead network disk would hang.
-    """
-    found: list[str] = []
-    for process in PROC.iterdir():
-        if process.name.isdecimal() and any(_below(link, place) for link in _links(process)):
-            with contextlib.suppress(OSError):
-                found.append(f"{process.name} ({(process / 'comm').read_text().strip()})")
+    """Say which processes have their folder or open files below a path."""
+    found = openers(lambda link: link == str(place) or link.startswith(f"{place}/"))
     if not found:
         return "it is busy, but no process shows files there: a mount inside, a loop device or another mount namespace?"
     more = f" and {len(found) - MOST_HOLDERS} more" if len(found) > MOST_HOLDERS else ""
     return f"in use by process {', '.join(found[:MOST_HOLDERS])}{more}"
-
-
-def _links(process: Path) -> Iterator[str]:
-    links = [process / "cwd", process / "root", process / "exe"]
-    for folder in ("fd", "map_files"):
-        with contextlib.suppress(OSError):
-            links += (process / folder).iterdir()
-    for link in links:
-        with contextlib.suppress(OSError):
-            yield str(link.readlink())
-
-
-def _below(link: str, place: Path) -> bool:
-    return link == str(place) or link.startswith(f"{place}/")

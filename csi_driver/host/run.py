@@ -58,10 +58,14 @@ class Output:
 
 
 class Runner:
-    """Run programs: LC_ALL=C, a session of their own, no inherited descriptors, never past the deadline."""
+    """Run programs: LC_ALL=C, a session of their own, no inherited descriptors, never past the deadline.
+
+    `sign` is a descriptor that each program has as long as it lives, so that who comes after us sees what goes on.
+    """
 
     def __init__(self, observe: Callable[[str, float], None] | None = None) -> None:
         """Take a function that is told each program's name and seconds, for metrics."""
+        self.sign: int | None = None
         self._observe = observe
         self._found: dict[str, str] = {}
         self._left_behind: list[subprocess.Popen[str]] = []
@@ -116,15 +120,18 @@ class Runner:
         self, program: str, command: Sequence[str], has_stdin: bool, env: Mapping[str, str], outputs: tuple[int, int]
     ) -> subprocess.Popen[str]:
         self._reap()
+        # As stdin: lvm closes all others but stdout and stderr, which are files of ours.
+        stdin = subprocess.DEVNULL if self.sign is None else self.sign
         try:
             return subprocess.Popen(
                 command,
-                stdin=subprocess.PIPE if has_stdin else subprocess.DEVNULL,
+                stdin=subprocess.PIPE if has_stdin else stdin,
                 stdout=outputs[0],
                 stderr=outputs[1],
                 env={"PATH": SEARCH_PATH, "LC_ALL": "C", **env},
                 encoding="utf-8",
                 close_fds=True,
+                pass_fds=(self.sign,) if has_stdin and self.sign is not None else (),
                 start_new_session=True,
             )
         except FileNotFoundError as error:  # removed since it was looked up

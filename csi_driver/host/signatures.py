@@ -63,6 +63,8 @@ _END = (
 
 def kind_of(first: bytes, last: bytes, size: int) -> str | None:
     """Return what a device of `size` bytes holds, by its first and last AREA bytes; None for zeros."""
+    if not (any_set(first) or any_set(last)):
+        return None
     if ext := _ext(first):
         return ext
     for kind, offset, magic in _START:
@@ -74,7 +76,7 @@ def kind_of(first: bytes, last: bytes, size: int) -> str | None:
         start = len(last) - offset
         if start >= 0 and last[start : start + len(magic)] == magic:
             return kind
-    return UNKNOWN if any_set(first) or any_set(last) else None
+    return UNKNOWN
 
 
 def any_set(data: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""The lock on the state folder: one agent a folder."""
+"""The locks on the state folder: one agent a folder, and none beside programs that one before it has started."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import os
 from typing import TYPE_CHECKING
 
 from csi_driver.errors import Unready
+from csi_driver.host.openers import openers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOCK = "agent.lock"
+LOCK, PROGRAMS = "agent.lock", "programs.lock"
 
 
 class StateLock:
@@ -34,3 +35,33 @@ class StateLock:
     def release(self) -> None:
         """Let the lock go."""
         os.close(self._fd)
+
+
+class ProgramsLock:
+    """Hold a lock that the programs of a server hold with it, and without it when it dies before they do.
+
+    A program that goes on alone makes or formats what nobody expects any more: its server's records are read by the
+    next one, which would look, find nothing, and act on that. An open file's lock is held by all who have inherited it.
+    """
+
+    def __init__(self, state: Path) -> None:
+        """Open it, empty, so that it can be a program's stdin; `take` takes it."""
+        self._path = state.resolve() / PROGRAMS
+        self.fd = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def take(self) -> bool:
+        """Take the lock. False: a program of a server that is gone still runs."""
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def holders(self) -> list[str]:
+        """Return the programs that hold it, as `4711 (lvcreate)`; they may have ended by now."""
+        own, path = str(os.getpid()), str(self._path)
+        return [who for who in openers(lambda link: link == path) if who.partition(" ")[0] != own]
+
+    def release(self) -> None:
+        """Let go of it; programs that run keep it."""
+        os.close(self.fd)

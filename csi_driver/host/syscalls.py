@@ -1,10 +1,11 @@
 """The door to the kernel: every call that changes something passes `Kernel._effect`; reads don't.
 
-Constants are named as in the kernel headers (linux/mount.h, fs.h, loop.h, dm-ioctl.h, ext4.h, xfs_fs.h).
+Constants are named as in the kernel headers (linux/mount.h, fs.h, loop.h, dm-ioctl.h, ext4.h, xfs_fs.h, btrfs.h).
 
 A trap that shapes this file: CPython's fcntl.ioctl keeps the GIL while a *mutable* buffer of more than 1024 bytes is
-passed (Modules/fcntlmodule.c). A suspend that flushes for seconds would then stop every thread. So no caller passes
-more than `IOCTL_BUFFER` bytes, and `query` and `ioctl` insist on it.
+passed (Modules/fcntlmodule.c), and takes no bytes that are longer. A suspend that flushes for seconds would then stop
+every thread. So no caller passes more than `IOCTL_BUFFER` bytes, and `query` and `ioctl` insist on it; `ioctl_struct`
+goes by ctypes, which gives the GIL up.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC, MOVE_MOUNT_F_EMPTY_PATH, MOUNT_ATTR_RDONLY =
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_MOUNT_SETATTR = 428, 429, 442
 
 FICLONE, FICLONERANGE, FS_IOC_FSGETXATTR = 0x40049409, 0x4020940D, 0x801C581F
-FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
-BLKGETSIZE64, BLKFLSBUF, BLKROSET = 0x80081272, 0x1261, 0x125D
+FIFREEZE, FITHAW, FITRIM = 0xC0045877, 0xC0045878, 0xC0185879
+BLKGETSIZE64, BLKFLSBUF, BLKROSET, BLKDISCARD, BLKZEROOUT = 0x80081272, 0x1261, 0x125D, 0x1277, 0x127F
 EXT4_IOC_RESIZE_FS = 0x40086610
 XFS_IOC_FSGEOMETRY_V1, XFS_IOC_FSGROWFSDATA = 0x80705864, 0x4010586E
+BTRFS_IOC_RESIZE = 0x50009403
 
 LOOP_CLR_FD, LOOP_GET_STATUS64, LOOP_SET_CAPACITY, LOOP_CONFIGURE = 0x4C01, 0x4C05, 0x4C07, 0x4C0A
 LOOP_CTL_ADD, LOOP_CTL_REMOVE, LOOP_CTL_GET_FREE = 0x4C80, 0x4C81, 0x4C82
@@ -53,7 +55,7 @@ DM_TABLE_LOAD, DM_TABLE_CLEAR, DM_TABLE_STATUS = 0xC138FD09, 0xC138FD0A, 0xC138F
 _REQUESTS = {
     value: name
     for name, value in globals().copy().items()
-    if name.startswith(("FI", "BLK", "EXT4_IOC", "XFS_IOC", "LOOP_", "DM_"))
+    if name.startswith(("FI", "BLK", "EXT4_IOC", "XFS_IOC", "BTRFS_IOC", "LOOP_", "DM_"))
 }
 
 
@@ -145,6 +147,11 @@ class Kernel:
             raise ValueError(f"{request_name(request)}: {len(argument)} bytes would keep the GIL")
         return self._effect(request_name(request), path, lambda: fcntl.ioctl(fd, request, argument))
 
+    def ioctl_struct(self, fd: int, request: int, argument: bytes, *, path: object = "") -> int:
+        """Make a changing ioctl with a structure of any length, which the kernel only reads."""
+        arguments = (fd, ctypes.c_ulong(request), argument)
+        return self._effect(request_name(request), path, lambda: self._checked(self._libc.ioctl(*arguments)))
+
     # files
 
     def open(self, path: Path, flags: int, mode: int = 0o600) -> int:
@@ -156,6 +163,10 @@ class Kernel:
     def ftruncate(self, fd: int, length: int, *, path: object = "") -> None:
         """Set a file's length in bytes."""
         self._effect("ftruncate", path, lambda: os.ftruncate(fd, length))
+
+    def fallocate(self, fd: int, offset: int, length: int, *, path: object = "") -> None:
+        """Let a file have blocks of its own, which read as zeros; longer if need be. What it holds stays."""
+        self._effect("fallocate", path, lambda: os.posix_fallocate(fd, offset, length))
 
     def fsync(self, fd: int, *, path: object = "") -> None:
         """Make a file durable."""

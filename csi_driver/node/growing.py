@@ -32,16 +32,19 @@ class Growing:
     def expand(self, volume_id: str, path: Path, required: int, deadline: Deadline) -> int:
         """Grow the file system at a path to its device, and return the device's size in bytes.
 
-        Raises OutOfRange when that is less than `required` bytes: the device grows by ControllerExpandVolume.
+        A volume that is read-only wherever it is shown grows when it is staged to be written. Raises OutOfRange when
+        the device has less than `required` bytes: it grows by ControllerExpandVolume.
         """
         with self._locks.hold(known_id(volume_id), "NodeExpandVolume of"):
             device, mount = self._staged.at(volume_id, path)
             size = self._staged.size(device)
             if size < required:
                 raise OutOfRange(f"capacity_range: volume {volume_id} has {size} bytes, {required} are required")
-            if mount.dev == device.dev:
+            mounts = [each for each in self._staged.mounts(device) if each.dev == device.dev]
+            writable = next((each.target for each in mounts if "ro" not in each.options), None)
+            if mount.dev == device.dev and writable is not None:  # the path may be one that a pod only reads at
                 prefix = self._limiting.helper_prefix
-                self._filesystems.grow(device, mount.fstype, mounted=path, deadline=deadline, prefix=prefix)
+                self._filesystems.grow(device, mount.fstype, mounted=writable, deadline=deadline, prefix=prefix)
             return size
 
     def stats(self, volume_id: str, path: Path) -> Stats:
@@ -55,11 +58,12 @@ class Growing:
         record = self._staged.record(volume_id)
         if record is not None and record.status.seen.abnormal:
             return record.status.seen.abnormal
+        if mount.dev != device.dev:
+            return ""
         # Staged to be read only, it is so by the mount's own word too; an error leaves the mount writable.
-        writable = any("ro" not in each.options for each in self._staged.mounts(device))
-        if mount.dev == device.dev and "ro" in mount.super_options and writable:
+        if "ro" in mount.super_options and any("ro" not in each.options for each in self._staged.mounts(device)):
             return f"the file system of {device.path} went read-only; the kernel log says why"
-        if mount.dev == device.dev and (errors := ext4_errors(device)):
+        if errors := ext4_errors(device):
             remedy = "stop its pods, and it is checked when it is staged again"
             return f"the file system of {device.path} met {errors} errors, the kernel log says which; {remedy}"
         return ""

@@ -45,8 +45,9 @@ class Publishing:
             staging, target = place(staging, "staging_target_path"), place(target, TARGET)
             if target.is_relative_to(staging):
                 raise Invalid(f"{TARGET}: {target} is the staging path, or within the volume itself")
-            device = self._device(volume_id, staging, use)
+            device = self._device(volume_id)
             mounts = self._stack.mounts(device)
+            self._check_staged(volume_id, device, staging, use, mounts)
             published = [mount for mount in mounts if mount.target != staging]
             if at_target := next((mount for mount in published if mount.target == target), None):
                 read_only = use.read_only or any("ro" in mount.options for mount in mounts if mount.target == staging)
@@ -61,27 +62,29 @@ class Publishing:
         """Take a volume away from one path, and the path with it. Fine when it isn't there."""
         with self._locks.hold(known_id(volume_id), "NodeUnpublishVolume of"):
             target = place(target, TARGET)
-            mount = self._mounts.at(target)
-            if mount is not None:
-                self._check_ours(mount, volume_id)
+            if self._mounts.mounted(target):
+                self._check_ours(target, volume_id)
                 self._mounts.unmount(target, deadline)
             self._remove_target(target)
 
-    def _device(self, volume_id: str, staging: Path, use: Use) -> Device:
+    def _device(self, volume_id: str) -> Device:
         device = self._staged.device(volume_id)
         if device is None:
             if self._staged.record(volume_id) is None:
                 raise NotFound(f"volume_id: there is no volume {volume_id}")
             raise NotStaged(f"volume {volume_id} is not staged on this node; stage it first")
-        if use.block:
-            if mounted := [str(mount.target) for mount in self._stack.mounts(device) if mount.dev == device.dev]:
-                raise NotStaged(f"volume {volume_id} is staged as a file system at {mounted[0]}, not as a device")
-        else:
-            mount = self._mounts.at(staging)
-            if mount is None or mount.dev != device.dev:
-                raise NotStaged(f"staging_target_path: volume {volume_id} is not staged at {staging}")
-            check_mount_options(mount.fstype, use.mount_flags, "mount_flags")
         return device
+
+    def _check_staged(self, volume_id: str, device: Device, staging: Path, use: Use, mounts: tuple[Mount, ...]) -> None:
+        """Raise NotStaged unless the volume is staged there in the form that is asked for."""
+        if use.block:
+            if mounted := [str(mount.target) for mount in mounts if mount.dev == device.dev]:
+                raise NotStaged(f"volume {volume_id} is staged as a file system at {mounted[0]}, not as a device")
+            return
+        mount = self._mounts.topmost(staging, mounts)
+        if mount is None or mount.dev != device.dev:
+            raise NotStaged(f"staging_target_path: volume {volume_id} is not staged at {staging}")
+        check_mount_options(mount.fstype, use.mount_flags, "mount_flags")
 
     def _bind(self, source: Path, target: Path, use: Use) -> None:
         made = self._make_target(target, use)
@@ -92,11 +95,13 @@ class Publishing:
                 self._remove_target(target)
             raise
 
-    def _check_ours(self, mount: Mount, volume_id: str) -> None:
+    def _check_ours(self, target: Path, volume_id: str) -> None:
         """Raise Invalid rather than unmount what is another's."""
         device = self._staged.device(volume_id)
-        if device is None or mount not in self._stack.mounts(device):
-            raise Invalid(f"target_path: {mount.target} shows {mount.source}, not volume {volume_id}; it is left alone")
+        if device is not None and self._mounts.topmost(target, self._stack.mounts(device)) is not None:
+            return
+        if (mount := self._mounts.at(target)) is not None:  # else it is unmounted since
+            raise Invalid(f"target_path: {target} shows {mount.source}, not volume {volume_id}; it is left alone")
 
     def _make_target(self, target: Path, use: Use) -> bool:
         """Make the file or folder to bind to; False when it was there."""

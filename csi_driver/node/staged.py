@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from csi_driver.errors import Invalid, Lost, NotFound, StorageError
+from csi_driver.errors import Busy, Invalid, Lost, NotFound, StorageError
 from csi_driver.node.uses import place
 from csi_driver.records import Volume
 from csi_driver.store.base import Stale, change_status
@@ -42,10 +42,13 @@ class Staged:
             where = accepted.node if accepted else "none"
             raise NotFound(f"volume_id: volume {volume_id} is on node {where}, in a pool that this one doesn't serve")
         pool.check()
-        if pool.backend.find(volume_id) is None:
+        found = pool.backend.find(volume_id)
+        if found is None:
             lost = f"LOST: its bytes are not in pool {pool.spec.name} any more; restore the file, or delete the volume"
             self.observe(volume_id, abnormal=lost)
             raise Lost(f"volume {volume_id} is {lost}")
+        if found.size < record.status.history.size:
+            raise Busy(f"volume {volume_id} is being grown to {record.status.history.size} bytes; ask again")
         return record, pool
 
     def record(self, volume_id: str) -> Volume | None:

@@ -10,6 +10,7 @@ import structlog
 from csi_driver.errors import Conflict, InUse, Invalid, StorageError, Unready
 from csi_driver.host.mountinfo import is_read_only
 from csi_driver.host.refusals import as_unready
+from csi_driver.limiting import yielding
 from csi_driver.node.uses import Use, fs_type_for, known_id, place
 
 if TYPE_CHECKING:
@@ -74,12 +75,15 @@ class Staging:
             if there is not None:
                 self._check_use(record, there, staging, use)
             try:
-                device, limits = self._up(record, pool, staging, use, deadline)
+                device, limits = self._up(record, pool, staging, use, deadline, new=new)
             except BaseException:
                 if new:
                     self._undo(volume_id, pool.backend, staging, use, deadline)
                 raise
-            self._staged.observe(volume_id, staged=str(staging), device=str(device.path), limits=limits, abnormal="")
+            abnormal = yielding(record, pool.emergency)
+            self._staged.observe(
+                volume_id, staged=str(staging), device=str(device.path), limits=limits, abnormal=abnormal
+            )
 
     def unstage(self, volume_id: str, staging: Path, deadline: Deadline) -> None:
         """Take a volume's mount, limits and devices away. Fine when there are none. Raises InUse."""
@@ -94,26 +98,31 @@ class Staging:
             self._staged.observe(volume_id, staged="", device="", limits=None)
 
     def _up(
-        self, record: Volume, pool: ServedPool, staging: Path, use: Use, deadline: Deadline
+        self, record: Volume, pool: ServedPool, staging: Path, use: Use, deadline: Deadline, *, new: bool
     ) -> tuple[Device, Limits | None]:
         history, file_system = record.status.history, record.spec.file_system
         device = self._stack.up(pool.backend, record.id, history.sector_size, history.size, deadline)
         if file_system.read_ahead_kib is not None:
             self._stack.set_read_ahead(self._kernel, device, file_system.read_ahead_kib)
+        if record.spec.thick:
+            self._stack.keep_bytes(self._kernel, device)
         if use.block:
-            self._formatting.hand_out_raw(record)
-            return device, self._limiting.apply(record, device)
-        options = (*file_system.mount_options, *use.mount_flags, *_always(use.fs_type))
-        if self._mounts.at(staging) is None:
-            if not self._stack.mounts(device):  # else it is in use: somebody unmounted the staging path behind our back
-                self._formatting.prepare(record, pool.backend, device, use.fs_type, deadline)
-            limits = self._limiting.apply(record, device)
+            self._formatting.hand_out_raw(record, pool.backend)
+            return device, self._limiting.apply(record, device, pool.emergency)
+        always = self._filesystems.mount_options(use.fs_type)
+        options = (*always, *file_system.mount_options, *use.mount_flags)
+        filled = False
+        if not self._mounts.mounted(staging):
+            # Else it is in use: somebody unmounted the staging path behind our back. A new device is nowhere mounted.
+            if new or not self._stack.mounts(device):
+                filled = self._formatting.prepare(record, pool.backend, device, use.fs_type, deadline)
+            limits = self._limiting.apply(record, device, pool.emergency)
             self._mounts.mount(device.path, staging, use.fs_type, options)
         else:
-            limits = self._limiting.apply(record, device)
+            limits = self._limiting.apply(record, device, pool.emergency)
         read_only = "ro" in options
         self._check_mounted(device, staging, use, read_only=read_only)
-        if not read_only:  # else it grows when it is staged to be written
+        if not read_only and not filled:  # read-only, it grows when it is staged to be written
             prefix = self._limiting.helper_prefix
             self._filesystems.grow(device, use.fs_type, mounted=staging, deadline=deadline, prefix=prefix)
         return device, limits
@@ -165,8 +174,3 @@ class Staging:
             raise InUse(f"volume {volume_id} is still shown at {', '.join(elsewhere)}; unpublish it first")
         if mounts:
             self._mounts.unmount(staging, deadline)
-
-
-def _always(fs_type: str) -> tuple[str, ...]:
-    """Return mount options that every volume needs: an XFS and its clone have the same UUID."""
-    return ("nouuid",) if fs_type == "xfs" else ()

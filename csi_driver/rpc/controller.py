@@ -127,10 +127,10 @@ class Controller(ControllerServicer):
         """List volumes by id, a page at a time."""
         records, token = self._volumes.page(request.starting_token, _limit(request.max_entries))
         response = csi_pb2.ListVolumesResponse(next_token=token)
-        for record in records:
+        for record, abnormal in zip(records, self._volumes.conditions(records), strict=True):
             entry = response.entries.add()
             convert.fill_volume(entry.volume, record, self._key)
-            convert.fill_condition(entry.status.volume_condition, record.status.seen.abnormal)
+            convert.fill_condition(entry.status.volume_condition, abnormal)
         return response
 
     def ControllerGetVolume(
@@ -139,7 +139,7 @@ class Controller(ControllerServicer):
         """Show one volume and its condition."""
         record = self._volumes.get(convert.text(request.volume_id, "volume_id"))
         response = csi_pb2.ControllerGetVolumeResponse(volume=convert.volume(record, self._key))
-        convert.fill_condition(response.status.volume_condition, record.status.seen.abnormal)
+        convert.fill_condition(response.status.volume_condition, *self._volumes.conditions([record]))
         return response
 
     def GetCapacity(

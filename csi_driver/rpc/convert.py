@@ -19,6 +19,7 @@ from csi_driver.rpc import csi_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from csi_driver.groups import GroupSnapshot
     from csi_driver.records import Snapshot, Volume
 
 LONGEST_STRING = 128
@@ -53,6 +54,11 @@ def optional_text(value: str, field: str) -> str:
     if BANNED.search(value):
         raise Invalid(f"{field}: {value!r} has control characters")
     return value
+
+
+def texts(values: Iterable[str], field: str) -> list[str]:
+    """Return a list of strings, which may be empty. Raises Invalid for one that is empty, or that `text` refuses."""
+    return [text(value, field) for value in values]
 
 
 def path(value: str, field: str) -> Path:
@@ -170,12 +176,27 @@ def fill_condition(message: csi_pb2.VolumeCondition, abnormal: str) -> None:
 
 def snapshot(record: Snapshot) -> csi_pb2.Snapshot:
     """Return a snapshot as CSI shows it."""
-    made = Timestamp()
-    made.FromDatetime(datetime.fromisoformat(record.status.history.made))
     return csi_pb2.Snapshot(
         snapshot_id=record.id,
         source_volume_id=record.spec.volume,
         size_bytes=record.status.history.size,
-        creation_time=made,
+        creation_time=_made(record),
+        ready_to_use=True,
+        group_snapshot_id=record.spec.group,
+    )
+
+
+def group(record: GroupSnapshot, members: Iterable[Snapshot]) -> csi_pb2.VolumeGroupSnapshot:
+    """Return a group snapshot as CSI shows it."""
+    return csi_pb2.VolumeGroupSnapshot(
+        group_snapshot_id=record.id,
+        snapshots=[snapshot(member) for member in members],
+        creation_time=_made(record),
         ready_to_use=True,
     )
+
+
+def _made(record: Snapshot | GroupSnapshot) -> Timestamp:
+    made = Timestamp()
+    made.FromDatetime(datetime.fromisoformat(record.status.history.made))
+    return made

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 Service = csi_pb2.PluginCapability.Service
 Expansion = csi_pb2.PluginCapability.VolumeExpansion
+SERVICES = (
+    Service.CONTROLLER_SERVICE,
+    Service.VOLUME_ACCESSIBILITY_CONSTRAINTS,
+    Service.GROUP_CONTROLLER_SERVICE,
+)
 
 
 class Identity(IdentityServicer):
@@ -35,9 +40,9 @@ class Identity(IdentityServicer):
     def GetPluginCapabilities(
         self, request: csi_pb2.GetPluginCapabilitiesRequest, context: grpc.ServicerContext
     ) -> csi_pb2.GetPluginCapabilitiesResponse:
-        """Say that there is a controller, that volumes live on nodes, and that they grow while in use."""
+        """Say that volumes and groups have controllers, that volumes live on nodes, and that they grow while in use."""
         response = csi_pb2.GetPluginCapabilitiesResponse()
-        for service in (Service.CONTROLLER_SERVICE, Service.VOLUME_ACCESSIBILITY_CONSTRAINTS):
+        for service in SERVICES:
             response.capabilities.add().service.type = service
         response.capabilities.add().volume_expansion.type = Expansion.ONLINE
         return response

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-ID_FIELDS = ("volume_id", "snapshot_id", "name", "source_volume_id")
+ID_FIELDS = ("volume_id", "snapshot_id", "group_snapshot_id", "name", "source_volume_id")
 DEFAULT_SECONDS = 60.0
 MARGIN_SECONDS = 0.5
 """How long before the caller gives up a call answers, so that it hears what was waited for."""

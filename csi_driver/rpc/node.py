@@ -111,9 +111,10 @@ class Node(NodeServicer):
         response.usage.add(
             unit=Unit.BYTES, total=usage.total_bytes, used=usage.used_bytes, available=usage.available_bytes
         )
-        response.usage.add(
-            unit=Unit.INODES, total=usage.total_inodes, used=usage.used_inodes, available=usage.available_inodes
-        )
+        if usage.total_inodes:  # btrfs makes them as they are needed
+            response.usage.add(
+                unit=Unit.INODES, total=usage.total_inodes, used=usage.used_inodes, available=usage.available_inodes
+            )
         return response
 
     def NodeExpandVolume(

@@ -14,6 +14,7 @@ from csi_driver.rpc.intercept import Intercept
 
 if TYPE_CHECKING:
     from csi_driver.rpc.controller import Controller
+    from csi_driver.rpc.group import Group
     from csi_driver.rpc.identity import Identity
     from csi_driver.rpc.intercept import Observe
     from csi_driver.rpc.node import Node
@@ -36,7 +37,13 @@ class Server:
     """Serve CSI on one socket: 0600, in a folder that is 0700 if it had to be made."""
 
     def __init__(
-        self, endpoint: str, observe: Observe, identity: Identity, controller: Controller | None, node: Node | None
+        self,
+        endpoint: str,
+        observe: Observe,
+        identity: Identity,
+        controller: Controller | None,
+        node: Node | None,
+        group: Group | None = None,
     ) -> None:
         self._socket = socket_path(endpoint)
         self._intercept = Intercept(observe)
@@ -47,6 +54,8 @@ class Server:
             csi_pb2_grpc.add_ControllerServicer_to_server(controller, self._server)
         if node is not None:
             csi_pb2_grpc.add_NodeServicer_to_server(node, self._server)
+        if group is not None:
+            csi_pb2_grpc.add_GroupControllerServicer_to_server(group, self._server)
 
     def start(self) -> None:
         """Listen. Raises Unready when the socket can't be made."""

@@ -40,6 +40,8 @@ BY_RPC: dict[tuple[str, type[StorageError]], grpc.StatusCode] = {
     ("ControllerExpandVolume", NoSpace): grpc.StatusCode.OUT_OF_RANGE,
     ("NodeExpandVolume", NoSpace): grpc.StatusCode.OUT_OF_RANGE,
     ("ControllerModifyVolume", NoSpace): grpc.StatusCode.INVALID_ARGUMENT,
+    # CSI's word for volumes that can't be cut together: whoever wants it has to change the volumes.
+    ("CreateVolumeGroupSnapshot", Unsupported): grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

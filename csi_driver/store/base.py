@@ -8,19 +8,22 @@
 - A record is at most 256 KiB.
 - `durable=False` saves a flush where a Store has one to save. A power cut may then lose this write, but never one that
   came before it in the same Store: the next durable write takes it along.
+- `lend=True` says that the writer would only wait for what follows. Who watches may then work in the writer's thread,
+  and the write returns when that is done. A Store may ignore it, and so may who watches.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from csi_driver.errors import Unready
+from csi_driver.groups import GroupSnapshot
 from csi_driver.records import Record, Snapshot, Status, Volume
 
 R = TypeVar("R", bound=Record)
-A = TypeVar("A", bound=Volume | Snapshot)
+A = TypeVar("A", bound=Volume | Snapshot | GroupSnapshot)
 Key = tuple[str, str]
 """Kind and id of a record."""
 Wake = Callable[[Key | None], None]
@@ -51,7 +54,7 @@ class Watch(Protocol):
 class Store(Protocol):
     """Keep records."""
 
-    def create(self, record: R, *, durable: bool = True) -> R:
+    def create(self, record: R, *, durable: bool = True, lend: bool = False) -> R:
         """Add a record at generation 1 and return it with its version. Raises Stale when the id is taken."""
 
     def get(self, kind: type[R], record_id: str) -> R | None:
@@ -66,7 +69,7 @@ class Store(Protocol):
         With `source`, only snapshots whose `spec.volume` it is.
         """
 
-    def put_spec(self, record: R, *, durable: bool = True) -> R:
+    def put_spec(self, record: R, *, durable: bool = True, lend: bool = False) -> R:
         """Swap the spec, raise the generation, return the new record. Raises Stale."""
 
     def put_status(self, record: R, *, durable: bool = True, wake: bool = True) -> R:
@@ -82,8 +85,11 @@ class Store(Protocol):
     def remove(self, record: R, *, durable: bool = True) -> None:
         """Forget a record. Raises Stale when it changed. A cut removal leaves it marked, or as it was."""
 
-    def watch(self, wake: Wake) -> Watch:
-        """Call `wake` quickly after a change, from any thread, the writer's own too. It must not block nor raise."""
+    def watch(self, wake: Wake, work: Wake | None = None) -> Watch:
+        """Call `wake` quickly after a change, from any thread, the writer's own too. It must not block nor raise.
+
+        Where the writer lends its thread `work` may be called instead: it may take its time, but not raise either.
+        """
 
     def close(self) -> None:
         """Let go of files and threads."""
@@ -95,7 +101,7 @@ def change_status(store: Store, kind: type[A], record_id: str, change: Callable[
     Only for who holds the volume's lock: then only a spec can have come between. Raises Stale when the record is gone.
     """
     while (record := store.get(kind, record_id)) is not None:
-        status = change(record)
+        status: Any = change(record)
         if status == record.status:
             return record
         try:

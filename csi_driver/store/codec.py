@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from csi_driver import records
+from csi_driver.kinds import KINDS
 from csi_driver.store.base import LARGEST, StoreUnready, TooLarge
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _decoders(kind: type[Record]) -> _Decoders:
 
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
-_DECODERS = {kind: _decoders(kind) for kind in records.KINDS.values()}
+_DECODERS = {kind: _decoders(kind) for kind in KINDS.values()}
 
 
 def key_of(record: Record) -> tuple[str, str]:

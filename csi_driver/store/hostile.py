@@ -111,7 +111,7 @@ class HostileStore:
 
     # -- writing
 
-    def create(self, record: R, *, durable: bool = True) -> R:
+    def create(self, record: R, *, durable: bool = True, lend: bool = False) -> R:  # noqa: ARG002 - nobody gets it
         """Add a record at generation 1. It must have no status yet: a Kubernetes API server would drop it."""
         if record.status != _status_at_birth(record):
             raise AssertionError(f"{record.KIND} {record.id} is created with a status: write that by put_status")
@@ -123,7 +123,7 @@ class HostileStore:
 
         return self._write("create", record, insert, durable=durable)
 
-    def put_spec(self, record: R, *, durable: bool = True) -> R:
+    def put_spec(self, record: R, *, durable: bool = True, lend: bool = False) -> R:  # noqa: ARG002 - nobody gets it
         """Swap the spec, raise the generation, return the new record. An equal spec changes nothing. Raises Stale."""
 
         def change(now: R) -> R:
@@ -227,7 +227,7 @@ class HostileStore:
 
     # -- watching
 
-    def watch(self, wake: Wake) -> Watch:
+    def watch(self, wake: Wake, work: Wake | None = None) -> Watch:  # noqa: ARG002 - no thread is ever lent
         """Call `wake` from another thread: late, twice, in another order, or not at all."""
         self._check_open()
         return self._watchers.add(wake)

@@ -1,27 +1,26 @@
 """The embedded Store: one SQLite database, in WAL mode, for one machine and any number of its threads and processes.
 
-A write is a transaction with one fsync (synchronous=FULL). With `durable=False` it has none (NORMAL): in WAL mode such
-a write is still whole or absent after a power cut, and the next durable one flushes the same log and takes it along.
+A write is a transaction, whole or absent after a power cut (synchronous=NORMAL). A durable one is then flushed, by who
+wrote it or together with others' (see `flushing`). With `durable=False` the next one that is durable takes it along.
 https://www.sqlite.org/pragma.html#pragma_synchronous
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import secrets
 import sqlite3
 import threading
-from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
-from csi_driver.records import Record, Snapshot
-from csi_driver.store import codec, sqlite_file
+from csi_driver.records import Record
+from csi_driver.store import codec, rows, sqlite_file
 from csi_driver.store.base import Stale, StoreUnready
+from csi_driver.store.flushing import Log
+from csi_driver.store.readers import Readers
 from csi_driver.store.watch import Watchers, no_hook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from csi_driver.store.base import Wake, Watch
@@ -32,23 +31,6 @@ Done = TypeVar("Done")
 
 POLL_SECONDS = 0.5
 """How often writes of other processes are looked for."""
-
-_COLUMNS = "id, spec, status, version, generation, deleting"
-_GET = f"SELECT {_COLUMNS} FROM records WHERE kind = ? AND id = ?"  # noqa: S608 - constants of ours
-_LIST = f"SELECT {_COLUMNS} FROM records WHERE kind = ? AND id > ? ORDER BY id LIMIT ?"  # noqa: S608
-_LIST_BY_SOURCE = (
-    f"SELECT {_COLUMNS} FROM records WHERE kind = ? AND source = ? AND source <> '' AND id > ? ORDER BY id LIMIT ?"  # noqa: S608
-)
-# The values of both are those of _values, in its order.
-_INSERT = (
-    "INSERT INTO records (spec, status, version, generation, deleting, source, kind, id)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_UPDATE = (
-    "UPDATE records SET spec = ?, status = ?, version = ?, generation = ?, deleting = ?, source = ?"
-    " WHERE kind = ? AND id = ? AND version = ?"
-)
-_DELETE = "DELETE FROM records WHERE kind = ? AND id = ? AND version = ?"
 
 
 class SqliteStore:
@@ -64,18 +46,18 @@ class SqliteStore:
         self._poller: threading.Thread | None = None
         self._write_lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
+        self._log = Log(path)
         self._opened = 0
-        self._flushes: bool | None = None
-        self._readers: deque[sqlite3.Connection] = deque()
+        self._readers = Readers(path)
         with sqlite_file.explained(path):
             sqlite_file.prepare(path)
-            self._writer = sqlite_file.connect(path)
+            self._writer = sqlite_file.connect_writer(path)
 
     # -- reading
 
     def get(self, kind: type[R], record_id: str) -> R | None:
         """Return the newest version, or None."""
-        found = self._records.decode(kind, self._read(_GET, kind.KIND, record_id))
+        found = self._records.decode(kind, self._read(rows.GET, kind.KIND, record_id))
         return found[0] if found else None
 
     def all(self, kind: type[R]) -> list[R]:
@@ -86,46 +68,34 @@ class SqliteStore:
         """Return records sorted by id (as code points), beginning behind `after`; here never stale."""
         most = -1 if limit is None else limit
         if not source:
-            return self._records.decode(kind, self._read(_LIST, kind.KIND, after, most))
-        return self._records.decode(kind, self._read(_LIST_BY_SOURCE, kind.KIND, source, after, most))
+            return self._records.decode(kind, self._read(rows.LIST, kind.KIND, after, most))
+        return self._records.decode(kind, self._read(rows.LIST_BY_SOURCE, kind.KIND, source, after, most))
 
-    def _read(self, query: str, *values: str | int) -> codec.Rows:
-        with sqlite_file.explained(self._path), self._reader() as db:
-            return db.execute(query, values).fetchall()
-
-    @contextlib.contextmanager
-    def _reader(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection. A pool, since threads come and go and a thread's end closes nothing."""
+    def _read(self, query: str, kind: str, *values: str | int) -> codec.Rows:
+        """Return rows, and have them flushed: afterwards, since they may be written until they are read."""
         self._check_open()
-        try:
-            db = self._readers.pop()
-        except IndexError:
-            db = sqlite_file.connect(self._path)
-        try:
-            yield db
-        except BaseException:
-            db.close()
-            raise
-        self._readers.append(db)
-        if self._closed.is_set():
-            self._close_readers()
+        with sqlite_file.explained(self._path):
+            with self._readers.lend() as db:
+                found: codec.Rows = db.execute(query, (kind, *values)).fetchall()
+            self._log.settle(kind, str(values[0]) if query is rows.GET else "")
+        return found
 
     # -- writing
 
-    def create(self, record: R, *, durable: bool = True) -> R:
+    def create(self, record: R, *, durable: bool = True, lend: bool = False) -> R:
         """Add a record at generation 1 and return it with its version. Raises Stale when the id is taken."""
-        new = dataclasses.replace(record, version=_new_version(), generation=1, deleting=False)
+        new = dataclasses.replace(record, version=rows.new_version(), generation=1, deleting=False)
 
         def insert(db: sqlite3.Connection) -> R:
             try:
-                db.execute(_INSERT, _values(new))
+                db.execute(rows.INSERT, rows.values(new))
             except sqlite3.IntegrityError:
                 raise Stale(f"{record.KIND} {record.id} exists") from None
             return new
 
-        return self._commit("create", record, insert, durable)
+        return self._commit("create", record, insert, durable, lend=lend)
 
-    def put_spec(self, record: R, *, durable: bool = True) -> R:
+    def put_spec(self, record: R, *, durable: bool = True, lend: bool = False) -> R:
         """Swap the spec, raise the generation, return the new record. An equal spec changes nothing. Raises Stale."""
 
         def change(now: R) -> R:
@@ -133,12 +103,12 @@ class SqliteStore:
                 return now
             return dataclasses.replace(now, spec=record.spec, generation=now.generation + 1)
 
-        return self._swap("put spec of", record, change, durable)
+        return self._swap("put spec of", record, change, durable, lend=lend)
 
     def put_status(self, record: R, *, durable: bool = True, wake: bool = True) -> R:
         """Swap the status, return the new record. Raises Stale."""
         return self._swap(
-            "put status of", record, lambda now: dataclasses.replace(now, status=record.status), durable, wake
+            "put status of", record, lambda now: dataclasses.replace(now, status=record.status), durable, wake=wake
         )
 
     def mark(self, record: R) -> R:
@@ -149,25 +119,33 @@ class SqliteStore:
         """Forget a record. Raises Stale when it changed."""
 
         def delete(db: sqlite3.Connection) -> None:
-            self._changed_one(db, record, _DELETE)
+            self._changed_one(db, record, rows.DELETE)
 
         self._commit("remove", record, delete, durable)
 
-    def _swap(self, verb: str, record: R, change: Callable[[R], R], durable: bool = True, wake: bool = True) -> R:
+    def _swap(
+        self,
+        verb: str,
+        record: R,
+        change: Callable[[R], R],
+        durable: bool = True,
+        *,
+        wake: bool = True,
+        lend: bool = False,
+    ) -> R:
         def swap(db: sqlite3.Connection) -> R:
             # What the caller read is remembered, as a rule, and the write itself sees that it is still so.
             now = self._records.remembered(record) or self._unchanged(db, record)
             new = change(now)
             if new is now:
                 return self._unchanged(db, record)
-            new = dataclasses.replace(new, version=_new_version())
-            self._changed_one(db, record, _UPDATE, *_values(new)[: -len(codec.key_of(record))])
+            new = dataclasses.replace(new, version=rows.new_version())
+            self._changed_one(db, record, rows.UPDATE, *rows.values(new)[: -len(codec.key_of(record))])
+            # Not before it is committed: a write that fails has given its version to nothing.
+            self._records.learn(new.id.encode(), int(new.version), new)
             return new
 
-        new = self._commit(verb, record, swap, durable, wake)
-        # Not before it is committed: a write that fails has given its version to nothing.
-        self._records.learn(new.id.encode(), int(new.version), new)
-        return new
+        return self._commit(verb, record, swap, durable, wake=wake, lend=lend)
 
     def _changed_one(self, db: sqlite3.Connection, record: Record, statement: str, *values: str | int) -> None:
         """Change the record if it has the version that the caller read. Raises Stale, saying what it has become."""
@@ -177,65 +155,87 @@ class SqliteStore:
 
     def _unchanged(self, db: sqlite3.Connection, record: R) -> R:
         """Return the record as it is kept. Raises Stale unless that is the version which the caller read."""
-        rows = db.execute(_GET, codec.key_of(record)).fetchall()
-        if not rows:
+        found = db.execute(rows.GET, codec.key_of(record)).fetchall()
+        if not found:
             raise Stale(f"{record.KIND} {record.id} is gone")
-        now = self._records.decode(type(record), rows)[0]
+        now = self._records.decode(type(record), found)[0]
         if now.version != record.version:
             raise Stale(f"{record.KIND} {record.id} is at version {now.version}, not {record.version}")
         return now
 
     def _commit(
-        self, verb: str, record: Record, work: Callable[[sqlite3.Connection], Done], durable: bool, wake: bool = True
+        self,
+        verb: str,
+        record: Record,
+        work: Callable[[sqlite3.Connection], Done],
+        durable: bool,
+        *,
+        wake: bool = True,
+        lend: bool = False,
     ) -> Done:
-        """Do the work, whose one statement is a transaction, then wake who watches, from this thread.
+        """Do the work, whose one statement is a transaction, wake who watches, from this thread, and flush it.
 
         One, for each statement lets other threads run and waits for them. Waking from here costs no switch.
         """
-        effect = f"{verb} {record.KIND} {record.id}"
+        effect, key = f"{verb} {record.KIND} {record.id}", codec.key_of(record)
         self._hook("before", effect)
-        with self._write_lock, sqlite_file.explained(self._path):
-            db = self._open_writer()
-            try:
-                if self._flushes is not durable:
-                    sqlite_file.flush_commits(db, durable)
-                    self._flushes = durable
-                done = work(db)
-            except sqlite3.Error:
-                self._drop_writer()
-                raise
+        with sqlite_file.explained(self._path):
+            with self._write_lock:
+                db, log = self._open_writer(), self._log
+                if durable:
+                    log.expect(key)
+                try:
+                    done = work(db)
+                except sqlite3.Error:
+                    self._drop_writer()
+                    raise
+                number = log.committed() if durable else 0
+            if wake and not lend:  # before it is flushed: who is woken and reads it waits for that
+                self._watchers.wake(key)
+            if durable:
+                self._flush(log, number)
         self._hook("after", effect)
-        if wake:
-            self._watchers.wake(codec.key_of(record))
+        if lend:
+            self._watchers.wake(key, lent=True)
         return done
+
+    def _flush(self, log: Log, number: int) -> None:
+        try:
+            log.flush(number)
+        except OSError:
+            with self._write_lock:
+                if log is self._log:
+                    self._drop_writer()
+            raise
 
     def _open_writer(self) -> sqlite3.Connection:
         """Return the connection for writing, a new one after an error. Call it under the lock."""
         self._check_open()
         if self._writer is None:
-            db = sqlite_file.connect(self._path)
+            db = sqlite_file.connect_writer(self._path)
             try:
                 # A flush that failed may have lost a part of the log; what comes next must not stand on it.
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             except sqlite3.Error:
                 db.close()
                 raise
-            self._writer = db
+            self._writer, self._log = db, Log(self._path)
             self._opened += 1
         return self._writer
 
     def _drop_writer(self) -> None:
         """Close the connection, which undoes what wasn't committed, whatever state an error left it in."""
         if self._writer is not None:
+            self._log.close()
             self._writer.close()
-            self._writer = self._flushes = None
+            self._writer = None
 
     # -- watching
 
-    def watch(self, wake: Wake) -> Watch:
+    def watch(self, wake: Wake, work: Wake | None = None) -> Watch:
         """Call `wake` right after a change, from the writer's thread; after other processes' changes with None."""
         self._check_open()
-        subscription = self._watchers.add(wake)
+        subscription = self._watchers.add(wake, work)
         with self._write_lock:
             if self._poller is None:
                 self._poller = threading.Thread(target=self._poll, name="sluice-store-poll", daemon=True)
@@ -275,25 +275,8 @@ class SqliteStore:
             self._poller.join()
         with self._write_lock:
             self._drop_writer()
-        self._close_readers()
-
-    def _close_readers(self) -> None:
-        while self._readers:
-            with contextlib.suppress(IndexError):  # another thread closed the last one
-                self._readers.pop().close()
+        self._readers.close()
 
     def _check_open(self) -> None:
         if self._closed.is_set():
             raise StoreUnready(f"can't use the database {self._path}: this Store is closed")
-
-
-def _new_version() -> str:
-    """Return a version that no record ever had: of 2^63 numbers, one at random."""
-    return str(secrets.randbits(63))
-
-
-def _values(record: Record) -> tuple[str | int, ...]:
-    spec, status = codec.encode(record)
-    source = record.spec.volume if isinstance(record, Snapshot) else ""
-    version = int(record.version)
-    return (spec.decode(), status.decode(), version, record.generation, record.deleting, source, *codec.key_of(record))

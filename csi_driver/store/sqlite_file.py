@@ -77,9 +77,15 @@ def connect(path: Path, mode: str = "mode=rw") -> sqlite3.Connection:
     return db
 
 
-def flush_commits(db: sqlite3.Connection, durable: bool) -> None:
-    """Choose whether commits from here on wait for the disk. Not inside a transaction."""
-    db.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """Return a connection whose commits don't wait for the disk: who makes one sees to that."""
+    db = connect(path)
+    try:
+        db.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
 
 
 def prepare(path: Path) -> None:
@@ -106,7 +112,7 @@ def _make(path: Path) -> None:
     try:
         with contextlib.closing(connect(Path(draft))) as db:
             db.execute("PRAGMA journal_mode = WAL")
-            flush_commits(db, durable=True)
+            db.execute("PRAGMA synchronous = FULL")
             db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA}; COMMIT;")
         with contextlib.suppress(FileExistsError):  # another process was first, and its database is as good
             os.link(draft, path)

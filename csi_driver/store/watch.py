@@ -21,23 +21,27 @@ def no_hook(_when: str, _effect: str) -> None:
 class Subscription:
     """Call one `wake`, from any number of threads at once, until it is closed."""
 
-    def __init__(self, watchers: Watchers, wake: Wake) -> None:
-        """Remember whom to wake, and where to be struck off."""
+    def __init__(self, watchers: Watchers, wake: Wake, work: Wake | None = None) -> None:
+        """Remember whom to wake, who may work in a thread that is lent, and where to be struck off."""
         self._watchers = watchers
         self._wake = wake
+        self._work = work or wake
         self._closed = False
         self._calls: list[int] = []
         self._idle = threading.Condition()
 
-    def call(self, key: Key | None) -> None:
-        """Wake, unless closed. No lock is held meanwhile: who is woken may hold one that a writer wants."""
+    def call(self, key: Key | None, *, lent: bool = False) -> None:
+        """Wake, or let work in a thread that is lent, unless closed.
+
+        No lock is held meanwhile: who is woken may hold one that a writer wants.
+        """
         me = threading.get_ident()
         with self._idle:
             if self._closed:
                 return
             self._calls.append(me)
         try:
-            self._wake(key)
+            (self._work if lent else self._wake)(key)
         finally:
             with self._idle:
                 self._calls.remove(me)
@@ -64,9 +68,9 @@ class Watchers:
         """Return the subscriptions there are."""
         return self._all
 
-    def add(self, wake: Wake) -> Subscription:
+    def add(self, wake: Wake, work: Wake | None = None) -> Subscription:
         """Subscribe."""
-        subscription = Subscription(self, wake)
+        subscription = Subscription(self, wake, work)
         with self._lock:
             self._all = (*self._all, subscription)
         return subscription
@@ -76,7 +80,7 @@ class Watchers:
         with self._lock:
             self._all = tuple(one for one in self._all if one is not subscription)
 
-    def wake(self, key: Key | None) -> None:
-        """Wake everybody. Call it without holding a lock."""
+    def wake(self, key: Key | None, *, lent: bool = False) -> None:
+        """Wake everybody, or let them work in this thread. Call it without holding a lock."""
         for subscription in self._all:
-            subscription.call(key)
+            subscription.call(key, lent=lent)

@@ -112,6 +112,12 @@ class Caller:
         for rpc, message in self._up(volume_id):
             self.call(rpc, message, UNCOUNTED)
 
+    def take_down(self, volume_id: str) -> None:
+        """Unpublish, unstage and delete a volume, uncounted."""
+        for rpc, message in self._down(volume_id):
+            self.call(rpc, message, UNCOUNTED)
+        self.delete(volume_id, UNCOUNTED)
+
     def cut(self, volume_id: str) -> str:
         """Make a snapshot and return its id."""
         self._count += 1
@@ -129,7 +135,7 @@ class Caller:
         before = {rpc: len(self.samples[rpc]) for rpc in TIMED_LIFE}
         try:
             volume_id = self.create()
-            for rpc, message in self._middle(volume_id):
+            for rpc, message in self.middle(volume_id):
                 self.call(rpc, message)
             self.delete(volume_id)
         except Failed:
@@ -138,7 +144,8 @@ class Caller:
             return
         self.samples[LIFE].append(sum(self.samples[rpc][before[rpc]] for rpc in TIMED_LIFE))
 
-    def _middle(self, volume_id: str) -> list[tuple[str, bytes]]:
+    def middle(self, volume_id: str) -> list[tuple[str, bytes]]:
+        """Return the calls of a life between create and delete: their names and messages."""
         target = str(self.target)
         stats = csi.NodeGetVolumeStatsRequest(volume_id=volume_id, volume_path=target)
         return [*self._up(volume_id), ("NodeGetVolumeStats", stats.SerializeToString()), *self._down(volume_id)]

@@ -73,8 +73,11 @@ class Sluice(Driver):
 
     own = True
 
-    def __init__(self, size: str, ratio: int, parent: Path, *, qos: str = "off") -> None:
-        """Take the pool's size, such as "2Gi", and its ratio. The pool is an XFS image in `parent`, no tmpfs."""
+    def __init__(self, size: str, ratio: int, parent: Path, *, qos: str = "off", pool: str = "") -> None:
+        """Take the pool's size, such as "2Gi", and its ratio. The pool is an XFS image in `parent`, no tmpfs.
+
+        With `pool` it is another one, in the words of `sluice serve --pool`, and whoever made it takes it down.
+        """
         self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         super().__init__(self.folder / "csi.sock")
         self._log = self.folder / "log"
@@ -82,7 +85,8 @@ class Sluice(Driver):
         self._words = [sys.executable, "-m", "csi_driver", "serve", f"--endpoint=unix://{self.socket}"]
         self._words += [f"--state={self.folder / 'state'}", "--node-id=bench", f"--qos={qos}"]
         self._words += [f"--metrics={self._metrics}", "--log-level=info"]
-        self._words += [f"--pool=name=fast,backend=loop,path={self.folder / 'pool'},size={size},ratio={ratio}"]
+        own = f"name=fast,backend=loop,path={self.folder / 'pool'},size={size},ratio={ratio}"
+        self._words.append(f"--pool={pool or own}")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

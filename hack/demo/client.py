@@ -39,15 +39,35 @@ class Client:
         """Wait until the driver answers."""
         self._identity.Probe(csi.ProbeRequest(), timeout=SECONDS, wait_for_ready=True)
 
-    def create(self, name: str, size: int, parameters: Mapping[str, str]) -> str:
-        """Create a volume and return its id."""
+    def create(self, name: str, size: int, parameters: Mapping[str, str], snapshot: str = "") -> str:
+        """Create a volume, of a snapshot where one is given, and return its id."""
         request = csi.CreateVolumeRequest(
             name=name,
             capacity_range=csi.CapacityRange(required_bytes=size),
             volume_capabilities=[_capability()],
             parameters=dict(parameters),
         )
+        if snapshot:
+            request.volume_content_source.snapshot.snapshot_id = snapshot
         return self._controller.CreateVolume(request, timeout=SECONDS).volume.volume_id
+
+    def size(self, volume_id: str) -> int:
+        """Return the bytes that a volume was promised."""
+        request = csi.ControllerGetVolumeRequest(volume_id=volume_id)
+        return self._controller.ControllerGetVolume(request, timeout=SECONDS).volume.capacity_bytes
+
+    def delete(self, volume_id: str) -> None:
+        """Delete a volume."""
+        self._controller.DeleteVolume(csi.DeleteVolumeRequest(volume_id=volume_id), timeout=SECONDS)
+
+    def snapshot(self, name: str, volume_id: str) -> str:
+        """Create a snapshot of a volume and return its id."""
+        request = csi.CreateSnapshotRequest(name=name, source_volume_id=volume_id)
+        return self._controller.CreateSnapshot(request, timeout=SECONDS).snapshot.snapshot_id
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        """Delete a snapshot."""
+        self._controller.DeleteSnapshot(csi.DeleteSnapshotRequest(snapshot_id=snapshot_id), timeout=SECONDS)
 
     def stage(self, volume_id: str, path: Path) -> None:
         """Stage a volume at a path, which is made."""
@@ -67,6 +87,16 @@ class Client:
             volume_capability=_capability(),
         )
         self._node.NodePublishVolume(request, timeout=SECONDS)
+
+    def unpublish(self, volume_id: str, path: Path) -> None:
+        """Take a volume away from where a pod sees it."""
+        request = csi.NodeUnpublishVolumeRequest(volume_id=volume_id, target_path=str(path))
+        self._node.NodeUnpublishVolume(request, timeout=SECONDS)
+
+    def unstage(self, volume_id: str, path: Path) -> None:
+        """Unstage a volume."""
+        request = csi.NodeUnstageVolumeRequest(volume_id=volume_id, staging_target_path=str(path))
+        self._node.NodeUnstageVolume(request, timeout=SECONDS)
 
     def modify(self, volume_id: str, mutable: Mapping[str, str]) -> None:
         """Change a volume's class parameters, and wait until they are in force."""

@@ -17,9 +17,12 @@ from typing import Any
 
 from csi_driver import assemble
 from csi_driver.cli import volumes
+from csi_driver.records import Pool, Volume
 from csi_driver.store.sqlite import SqliteStore
 from hack.demo import load
 from hack.demo.client import Client
+from hack.demo.plan import RATIO
+from hack.demo.story import copies
 
 RUN = Path("/run/sluice-demo")
 DATA = Path("/srv/sluice")
@@ -63,6 +66,16 @@ class Demo:
             size = self._plan["filled"][role]
             tell(f"{role}: writing its {size >> 20} MiB once, so that no measured write has to allocate", size / 50e6)
             load.fill(self._file(role), size)
+
+    def tell_story(self) -> dict[str, Any]:
+        """Cut and clone a volume in use, and return what that took and what training's volume takes of the disk."""
+        tell("a snapshot of inference's volume, a clone of that, compared and deleted", 6)
+        folders = (RUN / "staging" / "clone", RUN / "pods" / "clone" / "mount")
+        role = "inference"
+        made = copies(self._client, self._ids[role], self._file(role), self._plan["classes"][role], folders)
+        used = volumes.used_of(self._store.list(Pool), assemble.Machine())
+        training = next(record for record in self._store.list(Volume) if record.id == self._ids["training"])
+        return {**made, "promised": training.status.history.size, "taken": used(training)}
 
     def phase(self, number: int, phase: dict[str, Any]) -> dict[str, Any]:
         """Run one phase and return what the kernel showed."""
@@ -109,18 +122,25 @@ class Demo:
         return self._target(role) / "data"
 
 
-def serve() -> subprocess.Popen[bytes]:
-    """Make the pool's file system on the data disk and start the server on it."""
+def serve(backend: str) -> subprocess.Popen[bytes]:
+    """Make the pool on the data disk and start the server on it."""
     disk = os.environ["SLUICE_DISK"]
-    tell("mkfs.xfs on the data disk, sluice serve", 4)
     for folder in (RUN, DATA, STATE):
         folder.mkdir(parents=True, exist_ok=True)
-    for argv in (["mkfs.xfs", "-q", "-f", disk], ["mount", disk, str(DATA)]):
-        subprocess.run(argv, check=True)
-    pool = DATA / "pool"
     argv = ["sluice", "serve", "--endpoint", f"unix://{SOCKET}", "--state", str(STATE), "--node-id", "demo"]
+    if backend == "lvm":
+        tell("sluice pool create: a thin pool of LVM on the data disk", 8)
+        make = ["sluice", "pool", "create", "--backend", "lvm", "--name", POOL, "--device", disk]
+        commands = [[*make, "--ratio", str(RATIO), "--state", str(STATE)]]
+    else:
+        tell("mkfs.xfs on the data disk", 4)
+        commands = [["mkfs.xfs", "-q", "-f", disk], ["mount", disk, str(DATA)]]
+        argv += ["--pool", f"name={POOL},backend=loop,path={DATA / 'pool'},ratio={RATIO}"]
+    for command in commands:
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    tell("sluice serve", 3)
     log = (RUN / "log").open("wb")
-    return subprocess.Popen([*argv, "--pool", f"name={POOL},backend=loop,path={pool}"], stdout=log, stderr=log)
+    return subprocess.Popen(argv, stdout=log, stderr=log)
 
 
 def wait(server: subprocess.Popen[bytes]) -> None:
@@ -140,13 +160,14 @@ def main() -> int:
     """Run the plan; the result goes to OUT/inside.json."""
     plan, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)
-    server = serve()
+    server = serve(plan["backend"])
     try:
         wait(server)
         with Client(SOCKET) as client:
             client.wait()
             demo = Demo(plan, out, client)
             demo.make_volumes()
+            story = demo.tell_story()
             done = [demo.phase(number, phase) for number, phase in enumerate(plan["phases"], 1)]
     except Exception:
         sys.stderr.write((RUN / "log").read_text()[-4000:])
@@ -156,7 +177,7 @@ def main() -> int:
         server.wait()
     fio = subprocess.run(["fio", "--version"], check=True, capture_output=True, text=True).stdout.strip()
     machine = {"kernel": platform.release(), "fio": fio, "cpus": os.cpu_count(), "python": platform.python_version()}
-    (out / "inside.json").write_text(json.dumps({"phases": done, "machine": machine}, indent=2))
+    (out / "inside.json").write_text(json.dumps({"phases": done, "story": story, "machine": machine}, indent=2))
     return 0
 
 

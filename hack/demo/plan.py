@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MIB = 1 << 20
-DISK = "4G"
+BACKENDS = ("lvm", "loop")
+DISK = "6G"
 DISK_IOPS = 1000
 DISK_MIB = 50
 INFERENCE_IOPS = 200
@@ -17,6 +18,11 @@ INFERENCE_IOPS = 200
 PHASE_SECONDS = 16
 SETTLE_SECONDS = 2
 """The first seconds of each phase are not counted: programs start, and the disk's bucket of 100 ms empties."""
+
+CHECKPOINTS = 630 << 30
+"""Three checkpoints of 70 billion parameters in BF16, 140 GB each, and half of that again: `sluice size` says so."""
+RATIO = 250
+"""Bytes promised for each byte of the disk, so that a volume of this size fits: what is written is what is taken."""
 
 TRAINING_LIMIT = "37Mi"
 """Three quarters of the demo's disk. The tier's own ceiling, 64 MiB/s and more, is for disks of GiB/s."""
@@ -51,9 +57,10 @@ class Plan:
     classes: Mapping[str, Mapping[str, str]]
     phases: tuple[Phase, ...]
     seconds: int = PHASE_SECONDS
+    backend: str = BACKENDS[0]
     buffered: bool = False
     inference_iops: int = INFERENCE_IOPS
-    sizes: Mapping[str, int] = field(default_factory=lambda: {"inference": 1 << 30, "training": 2 << 30})
+    sizes: Mapping[str, int] = field(default_factory=lambda: {"inference": 1 << 30, "training": CHECKPOINTS})
     filled: Mapping[str, int] = field(default_factory=lambda: {"inference": 256 * MIB, "training": 320 * MIB})
 
     def as_json(self) -> dict[str, Any]:

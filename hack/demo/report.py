@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from hack.demo.plan import Plan
 
 SETUP = (
-    f"A VM with a virtual disk that QEMU holds to {DISK_IOPS:,} IOPS and {DISK_MIB} MiB/s, XFS on it, "
-    "<code>sluice serve</code> with a loop pool in that; both volumes created, staged, published and modified over the "
+    f"A VM with a virtual disk that QEMU holds to {DISK_IOPS:,} IOPS and {DISK_MIB} MiB/s, {{pool}}, "
+    "<code>sluice serve</code> on that; both volumes created, staged, published and modified over the "
     "CSI socket only. Load: fio, in one cgroup a volume under the limited ancestor; they stand in for pods."
 )
+POOLS = {"lvm": "a thin pool of LVM on it", "loop": "XFS on it, with image files"}
 BESIDE = (
     f"Beside its class, training gets <code>writeBPS={TRAINING_LIMIT}</code>, later <code>{TRAINING_LATER}</code>, as "
     "a VolumeAttributesClass would: the tier's own ceilings are for disks of GiB/s, this one is small, and the demo "
@@ -63,8 +64,10 @@ li { margin-bottom: 4px; }
 """
 
 
-def write(path: Path, wanted: Plan, found: Sequence[Measured], facts: Mapping[str, object]) -> None:
-    """Write the report."""
+def write(
+    path: Path, wanted: Plan, found: Sequence[Measured], facts: Mapping[str, object], story: Sequence[str]
+) -> None:
+    """Write the report. `story` says what volumes take, and how long copies do."""
     by_key = {each.key: each for each in found}
     title = headline(by_key)
     body = [
@@ -76,6 +79,7 @@ def write(path: Path, wanted: Plan, found: Sequence[Measured], facts: Mapping[st
         "</section>",
         _bars(by_key, found),
         _table(found),
+        _story(story),
         _honest(wanted),
         _method(wanted, facts),
     ]
@@ -156,6 +160,11 @@ def _table(found: Sequence[Measured]) -> str:
     )
 
 
+def _story(story: Sequence[str]) -> str:
+    said = "".join(f"<p>{html.escape(line)}</p>" for line in story)
+    return f"<section><h2>Thin, and copied in no time</h2>{said}</section>"
+
+
 def _honest(wanted: Plan) -> str:
     said = (
         "This run was the hard case: checkpoints through the page cache. Their write-back comes in bursts, which a "
@@ -182,7 +191,7 @@ def _method(wanted: Plan, facts: Mapping[str, object]) -> str:
     points = [
         *classes,
         BESIDE,
-        SETUP,
+        SETUP.format(pool=POOLS[wanted.backend]),
         f"Inference: {wanted.inference_iops} reads of 4 KiB a second, random, direct, Poisson arrivals.",
         f"Training: {load}. {FILLED}",
         f"{wanted.seconds} s a phase; the first {SETTLE_SECONDS} s are drawn but not counted. {LATENCIES}",

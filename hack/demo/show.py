@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from csi_driver.errors import Unready
+from csi_driver.errors import Invalid, Unready
 from hack.clock import Clock
 from hack.demo import machine, plan
 from hack.demo.classes import parameters
 from hack.demo.figures import measured
-from hack.demo.rows import training_rows
+from hack.demo.rows import told, training_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +40,10 @@ class Teller(Clock):
             self.now(told.text)
 
 
-def main(checkout: Path, classes: Path, out: Path, *, buffered: bool) -> int:
+def main(checkout: Path, classes: Path, out: Path, *, backend: str, buffered: bool) -> int:
     """Run the demo and print where its report is. Raises StorageError."""
+    if backend not in plan.BACKENDS:
+        raise Invalid(f"--backend: {backend!r} is none of {', '.join(plan.BACKENDS)}")
     console = Console(width=None if os.isatty(1) else 140)
     began = time.monotonic()
     if out.exists():
@@ -50,6 +52,7 @@ def main(checkout: Path, classes: Path, out: Path, *, buffered: bool) -> int:
     wanted = plan.Plan(
         classes={role: parameters(classes, f"sluice-{role}") for role in ("inference", "training")},
         phases=plan.phases(),
+        backend=backend,
         buffered=buffered,
     )
     file = out / "plan.json"
@@ -63,8 +66,11 @@ def main(checkout: Path, classes: Path, out: Path, *, buffered: bool) -> int:
         facts = {**inside["machine"], **_here(accelerator), "seconds": round(time.monotonic() - began)}
         found = [measured(phase, raw, wanted.seconds, plan.SETTLE_SECONDS) for phase in inside["phases"]]
         (out / "result.json").write_text(json.dumps(_result(wanted, found, facts), indent=2))
-        report = _report(out / "report.html", wanted, found, facts)
+        story = told(inside["story"])
+        report = _report(out / "report.html", wanted, found, facts, story)
     print_tables(console, found)
+    for line in ("", *story):
+        console.print(line, highlight=False, markup=False)
     console.print(f"\nReport: [bold]{report}[/bold]   figures: {out / 'result.json'}", highlight=False)
     console.print(f"It took {time.monotonic() - began:.0f} s.", highlight=False)
     return 0
@@ -79,6 +85,12 @@ def _introduce(console: Console, wanted: plan.Plan) -> None:
     )
     for role, given in wanted.classes.items():
         console.print(f"  StorageClass sluice-{role}: {_words(given)}", highlight=False, markup=False)
+    console.print(
+        f"  pool: {'a thin pool of LVM' if wanted.backend == 'lvm' else 'image files on XFS'}; training's volume: "
+        f"{wanted.sizes['training'] >> 30} GiB, for three checkpoints of 70 billion parameters (`sluice size`)",
+        highlight=False,
+        markup=False,
+    )
     console.print(
         f"  with limits, as a VolumeAttributesClass would, for a disk so small: training writeBPS={plan.TRAINING_LIMIT}"
         f" ({plan.TRAINING_SHARE} of it), later {plan.TRAINING_LATER}",
@@ -113,12 +125,14 @@ def _result(wanted: plan.Plan, found: Sequence[Measured], facts: dict[str, objec
     }
 
 
-def _report(path: Path, wanted: plan.Plan, found: Sequence[Measured], facts: dict[str, object]) -> Path:
+def _report(
+    path: Path, wanted: plan.Plan, found: Sequence[Measured], facts: dict[str, object], story: Sequence[str]
+) -> Path:
     try:
         from hack.demo import report  # noqa: PLC0415 - plotly is needed from here on only
     except ImportError as error:
         raise Unready(f"the report needs {error.name}: run `make venv`, or pip install 'sluice[demo]'") from error
-    report.write(path, wanted, found, facts)
+    report.write(path, wanted, found, facts, story)
     return path
 
 

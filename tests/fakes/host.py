@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from csi_driver.errors import Conflict, InUse, Invalid, NotFound, Unready
+from csi_driver.errors import Conflict, InUse, Invalid, NotFound, Unready, Unsupported
 from csi_driver.host.dm import DeviceMapper, Info, Target
 from csi_driver.host.freeze import LIMIT_S, DeadMan
 from csi_driver.host.syscalls import FIFREEZE, FITHAW, Kernel
@@ -234,9 +234,17 @@ class FakeStack(Stack):
         self._machine = machine
         self._life = life
 
+    def check_copies(self, fs_type: str) -> None:
+        """Refuse by the machine's word."""
+        if fs_type in self._machine.no_copies_of:
+            raise Unsupported(f"the fake kernel can't mount a {fs_type} beside its copy")
+
     def size(self, device: Device) -> int:
         """Return the machine's word."""
         return self._machine.size(device.dev)
+
+    def keep_bytes(self, kernel: Kernel, device: Device) -> None:
+        """Do nothing: no volume here discards anything."""
 
     def set_read_ahead(self, kernel: Kernel, device: Device, kib: int) -> None:  # noqa: ARG002 - as the real one
         """Set it if it differs."""

@@ -114,15 +114,21 @@ class Life:
 class _Watch:
     """Pass wakes on, as long as the process lives; who waits in a dead one is woken once more, to end."""
 
-    def __init__(self, life: Life, wake: Wake) -> None:
+    def __init__(self, life: Life, wake: Wake, work: Wake | None) -> None:
         self._life = life
         self._wake = wake
+        self._work = work or wake
         self.below: Watch | None = None
 
     def call(self, key: Key | None) -> None:
         if not self._life.dead or key is None:
             with contextlib.suppress(Killed):
                 self._wake(key)
+
+    def work(self, key: Key | None) -> None:
+        if not self._life.dead:
+            with contextlib.suppress(Killed):
+                self._work(key)
 
     def close(self) -> None:
         if self.below is not None:
@@ -137,10 +143,10 @@ class LifeStore:
         self._life = life
         self._faults = faults
 
-    def create(self, record: R, *, durable: bool = True) -> R:
+    def create(self, record: R, *, durable: bool = True, lend: bool = False) -> R:
         """Add a record."""
         with self._effect("create", record):
-            return self._store.create(record, durable=durable)
+            return self._store.create(record, durable=durable, lend=lend)
 
     def get(self, kind: type[R], record_id: str) -> R | None:
         """Return the newest version."""
@@ -157,10 +163,10 @@ class LifeStore:
         self._life.check()
         return self._store.list(kind, after=after, limit=limit, source=source)
 
-    def put_spec(self, record: R, *, durable: bool = True) -> R:
+    def put_spec(self, record: R, *, durable: bool = True, lend: bool = False) -> R:
         """Swap the spec."""
         with self._effect("put spec of", record):
-            return self._store.put_spec(record, durable=durable)
+            return self._store.put_spec(record, durable=durable, lend=lend)
 
     def put_status(self, record: R, *, durable: bool = True, wake: bool = True) -> R:
         """Swap the status."""
@@ -178,10 +184,10 @@ class LifeStore:
         with self._effect("remove", marked):
             self._store.remove(marked, durable=durable)
 
-    def watch(self, wake: Wake) -> Watch:
+    def watch(self, wake: Wake, work: Wake | None = None) -> Watch:
         """Subscribe."""
-        watch = _Watch(self._life, wake)
-        watch.below = self._store.watch(watch.call)
+        watch = _Watch(self._life, wake, work)
+        watch.below = self._store.watch(watch.call, watch.work)
         self._life.watched(watch)
         return watch
 

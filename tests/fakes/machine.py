@@ -43,7 +43,8 @@ class FakeMachine:
     """Hold all that a node's kernel and disk know. Its folder has /dev, and room for the paths that kubelet would name.
 
     `busy` are mount points that somebody has files open in, `opened` counts openers of bare devices; tests set both.
-    `faults` are things that no driver may do. `dead_men` False: they die with the driver, as in a killed container.
+    `no_copies_of` are file systems that it can't mount beside a copy. `faults` are things that no driver may do.
+    `dead_men` False: they die with the driver, as in a killed container.
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class FakeMachine:
     frozen: set[str] = field(default_factory=set)
     busy: set[Path] = field(default_factory=set)
     opened: Counter[DevNo] = field(default_factory=Counter)
+    no_copies_of: set[str] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(100))
     lock: threading.RLock = field(default_factory=threading.RLock)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from csi_driver.errors import Foreign, InUse, NotFound, OutOfRange, Unready
 from csi_driver.host.block import dev_number
-from csi_driver.host.filesystem import SMALLEST, Filesystems, Usage
+from csi_driver.host.filesystem import SMALLEST, XFS, Filesystems, Usage
 from csi_driver.host.mountinfo import Mount, is_read_only, real_target
 from csi_driver.host.mounts import Mounts, split_options
 from csi_driver.host.syscalls import MS_RDONLY
 from tests.fakes.machine import SUPERBLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from csi_driver.deadline import Deadline
@@ -42,6 +42,15 @@ class FakeMounts(Mounts):
         """Return the mounts of these devices' file systems."""
         self._life.check()
         return tuple(mount for dev in devs for mount in self._machine.mounted_from(dev))
+
+    def mounted(self, place: Path) -> bool:
+        """Return whether something is mounted at a path."""
+        return self.at(place) is not None
+
+    def topmost(self, place: Path, among: Iterable[Mount]) -> Mount | None:
+        """Return the one of these mounts that is the topmost at a path."""
+        there = self.at(place)
+        return there if there in tuple(among) else None
 
     def mount(self, source: Path | str, target: Path, fstype: str, options: Sequence[str] = ()) -> bool:
         """Mount, unless it is mounted there already."""
@@ -151,6 +160,13 @@ class FakeFilesystems(Filesystems):
             image.data = {SUPERBLOCK: b"half-made"}
         with self._life.effect(f"mkfs ends on {path}"):
             image.data = {SUPERBLOCK: f"{fs_type} {size} {image.passport.id}".encode()}
+
+    def check_alone(self, path: Path) -> None:
+        """Do nothing: programs end with their server here."""
+
+    def mount_options(self, fs_type: str) -> tuple[str, ...]:
+        """Return the one option without which a mount fails here: an XFS's."""
+        return ("nouuid",) if fs_type == XFS else ()
 
     def check(self, path: Path, fs_type: str, *, deadline: Deadline, prefix: Sequence[str] = ()) -> bool:  # noqa: ARG002
         """Look at the superblock; nothing needs repair here."""

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csi_driver.agent.agent import Agent
+from csi_driver.agent.grouping import Grouper
 from csi_driver.agent.making import Maker
 from csi_driver.backends.sim import SimPool
+from csi_driver.controller.groups import Groups
 from csi_driver.controller.snapshots import Snapshots
 from csi_driver.controller.volumes import Volumes
 from csi_driver.controller.waiting import Liveness, Waiting
@@ -83,6 +85,7 @@ class ControllerSide:
 
     volumes: Volumes
     snapshots: Snapshots
+    groups: Groups
     waiting: Waiting
     life: Life
 
@@ -120,7 +123,8 @@ def agent_side(
     enforcer = Enforcer(FakeCgroup(machine, life))
     limiting = Limiting(enforcer)
     maker = Maker(kept, stack, limiting, locks)
-    agent = Agent(node, SCOPE, kept, pools, maker, locks, beat_seconds=0.05, look_again_seconds=0.1)
+    grouper = Grouper(kept, stack, locks, maker)
+    agent = Agent(node, SCOPE, kept, pools, maker, grouper, locks, beat_seconds=0.05, look_again_seconds=0.1)
     formatting = Formatting(kept, filesystems, limiting)
     staged = Staged(kept, pools, stack)
     staging = Staging(staged, pools, stack, formatting, filesystems, mounts, kernel, limiting, locks)
@@ -159,7 +163,11 @@ def controller_side(
     waiting = Waiting(kept)
     liveness = ToldLiveness(away) if away else Liveness(kept, SCOPE, away_after=away_after)
     return ControllerSide(
-        Volumes(kept, waiting, liveness, TIERS, SCOPE), Snapshots(kept, waiting, liveness, SCOPE), waiting, life
+        Volumes(kept, waiting, liveness, TIERS, SCOPE),
+        Snapshots(kept, waiting, liveness, SCOPE),
+        Groups(kept, waiting, liveness, SCOPE),
+        waiting,
+        life,
     )
 
 
@@ -189,6 +197,7 @@ class World:
         nodes: tuple[str, ...] = ("n1",),
         *,
         total: int = 1 << 40,
+        ratio: float = 1.0,
         mapper: bool = True,
         away_after: float = 0.6,
         away: Callable[[str], bool] | None = None,
@@ -197,6 +206,7 @@ class World:
         self.folder = Path(tempfile.mkdtemp(prefix="sluice-fake-"))
         self.machines = {node: self._machine(node, total, mapper) for node in nodes}
         self.disks = {node: machine.pool for node, machine in self.machines.items()}
+        self._ratio = ratio
         self._away_after = away_after
         self._away = away
         self.bugs: list[str] = []
@@ -225,7 +235,8 @@ class World:
     def start_agent(self, node: str, life: Life | None = None) -> None:
         """Start an agent anew, on its machine with the disk that is in it now. Raises Killed if it is cut."""
         self.machines[node].pool = self.disks[node]
-        self.agents[node] = agent_side(self.store, node, machine=self.machines[node], life=life)
+        machine = self.machines[node]
+        self.agents[node] = agent_side(self.store, node, ratio=self._ratio, machine=machine, life=life)
 
     def restart_controller(self, life: Life | None = None) -> None:
         """Replace the controller, which ends as by SIGKILL, by a new one that knows nothing."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from csi_driver.parameters import CREATE_KEYS
 from tests.input import proto
 from tests.input.served import IDS, NODE
-from tests.input.stand import CUT, KEY, MIB, USED
+from tests.input.stand import CUT, GROUP, KEY, MIB, USED
 from tests.input.valid import fill
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ TAILS = [
     b"\xff" * 11,
 ]
 GOOD: dict[str, Sequence[Any]] = {
-    "name": ["new", "new-2", "new-3", USED, CUT],
+    "name": ["new", "new-2", "new-3", USED, CUT, GROUP],
     "fs_type": ["", "ext4", "xfs"],
     "mount_flags": [[], ["noatime"], ["ro", "nodev"]],
     "volume_mount_group": [""],
@@ -65,7 +65,7 @@ class Values(dict[str, "Sequence[Any]"]):
         return "..."
 
 
-def requests(method: str, values: Mapping[str, Sequence[str]]) -> st.SearchStrategy[bytes]:
+def requests(method: str, values: Mapping[str, Sequence[Any]]) -> st.SearchStrategy[bytes]:
     """Return requests of a method on the wire. `values` are right ones by field, beside those that always are."""
     descriptor = proto.METHODS[method].input_type
     whole = messages(descriptor, Values({**GOOD, **values})).map(lambda message: message.SerializeToString())

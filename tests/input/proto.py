@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 METHODS: dict[str, MethodDescriptor] = {
     method.name: method for service in csi.DESCRIPTOR.services_by_name.values() for method in service.methods
 }
-OFFERED = [name for name, method in METHODS.items() if method.containing_service.name in {"Controller", "Node"}]
+SERVICES = {"Controller", "GroupController", "Node"}
+OFFERED = [name for name, method in METHODS.items() if method.containing_service.name in SERVICES]
 """The methods of the services that this driver has and that take input."""
 
 

@@ -83,13 +83,13 @@ class Real(Stand):
             found.append((loops[name], str(mount.target)))
         return found
 
-    def made(self) -> tuple[set[str], set[str]]:
+    def made(self) -> tuple[set[str], dict[str, str]]:
         """Ask the server."""
         volumes = self.server.client.controller.ListVolumes(csi.ListVolumesRequest())
         snapshots = self.server.client.controller.ListSnapshots(csi.ListSnapshotsRequest())
         return (
             {entry.volume.volume_id for entry in volumes.entries},
-            {entry.snapshot.snapshot_id for entry in snapshots.entries},
+            {entry.snapshot.snapshot_id: entry.snapshot.group_snapshot_id for entry in snapshots.entries},
         )
 
     def state(self) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from csi_driver.deadline import Deadline, wait_for
+from csi_driver.groups import GroupSnapshot
 from csi_driver.records import GIB, Snapshot, Volume
 from csi_driver.rpc.controller import Controller
+from csi_driver.rpc.group import Group
 from csi_driver.rpc.identity import Identity
 from csi_driver.rpc.node import Node
 from csi_driver.rpc.server import Server
@@ -34,6 +36,7 @@ class Served(Stand):
             Identity("csi.sluice.dev", "1", lambda: True),
             Controller(self.world.controller.volumes, self.world.controller.snapshots, KEY),
             Node(side.staging, side.publishing, side.growing, NODE, KEY),
+            Group(self.world.controller.groups),
         )
         self.server.start()
         super().__init__(self.world.folder, socket, SCOPE, NODE)
@@ -52,7 +55,9 @@ class Served(Stand):
 
     def state(self) -> list[str]:
         """Return what the Store, the folders and the fake machine hold."""
-        records = [*self.world.store.all(Volume), *self.world.store.all(Snapshot)]
+        store = self.world.store
+        records: list[Volume | Snapshot | GroupSnapshot] = [*store.all(Volume), *store.all(Snapshot)]
+        records += store.all(GroupSnapshot)
         found = [f"{one.KIND} {one.id} {one.spec} {one.status.history}" for one in records]
         found += [f"{path} {path.lstat().st_mode:o}" for path in sorted(self.folder.rglob("*"))]
         return found + self.world.machines[NODE].things()
@@ -65,7 +70,8 @@ class Served(Stand):
                 if mount.dev == mapped.device.dev or mount.root == f"/{mapped.device.path.name}":
                     yield name.removeprefix("sluice-"), str(mount.target)
 
-    def made(self) -> tuple[set[str], set[str]]:
+    def made(self) -> tuple[set[str], dict[str, str]]:
         """Ask the Store."""
         store = self.world.store
-        return {record.id for record in store.all(Volume)}, {record.id for record in store.all(Snapshot)}
+        snapshots = {record.id: record.spec.group for record in store.all(Snapshot)}
+        return {record.id for record in store.all(Volume)}, snapshots

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from csi_driver.groups import GroupSnapshot, member_name
 from csi_driver.ids import new_id
 from csi_driver.records import Snapshot, Volume
 from csi_driver.rpc import csi_pb2 as csi
@@ -27,18 +28,24 @@ WRITER = Capability.AccessMode(mode=Capability.AccessMode.SINGLE_NODE_WRITER)
 MOUNT = Capability(mount=Capability.MountVolume(fs_type="ext4"), access_mode=WRITER)
 BLOCK = Capability(block=Capability.BlockVolume(), access_mode=WRITER)
 KEY = "csi.sluice.dev/node"
-USED, IDLE, RAW, CUT = "used", "idle", "raw", "cut"
+USED, IDLE, RAW, CUT, GROUP = "used", "idle", "raw", "cut", "group"
+MEMBERS = (USED, IDLE)
+"""The volumes that `group` is of."""
 
 
 def ids_in(scope: str) -> dict[str, str]:
     """Return the ids of what a stand holds, by name."""
-    return {name: new_id(scope, Volume.KIND, name) for name in (USED, IDLE, RAW)} | {
-        CUT: new_id(scope, Snapshot.KIND, CUT)
-    }
+    ids = {name: new_id(scope, Volume.KIND, name) for name in (USED, IDLE, RAW)}
+    group_id = new_id(scope, GroupSnapshot.KIND, GROUP)
+    members = {f"{GROUP} {name}": new_id(scope, Snapshot.KIND, member_name(group_id, ids[name])) for name in MEMBERS}
+    return {**ids, CUT: new_id(scope, Snapshot.KIND, CUT), GROUP: group_id, **members}
 
 
 class Stand(abc.ABC):
-    """Hold a channel to a server. `used` is published, `idle` nowhere, `raw` staged as a device; `cut` is of `used`."""
+    """Hold a channel to a server. `used` is published, `idle` nowhere, `raw` staged as a device.
+
+    `cut` is of `used`, `group` of `used` and `idle`.
+    """
 
     def __init__(self, folder: Path, socket: Path, scope: str, node: str) -> None:
         self.folder = folder
@@ -57,8 +64,8 @@ class Stand(abc.ABC):
         """Return every mount of a volume: its id, and where."""
 
     @abc.abstractmethod
-    def made(self) -> tuple[set[str], set[str]]:
-        """Return the ids of all volumes, and of all snapshots."""
+    def made(self) -> tuple[set[str], dict[str, str]]:
+        """Return the ids of all volumes, and of all snapshots with those of their groups."""
 
     def ask(self, method: str, request: Message | bytes, seconds: float = SECONDS) -> tuple[str, str]:
         """Make a call; return the code's name and the words with which it was refused."""
@@ -128,6 +135,10 @@ class Stand(abc.ABC):
         publish.volume_capability.CopyFrom(MOUNT)
         self.must("NodePublishVolume", publish)
         self.must("CreateSnapshot", csi.CreateSnapshotRequest(name=CUT, source_volume_id=self.ids[USED]))
+        members = [self.ids[name] for name in MEMBERS]
+        self.must(
+            "CreateVolumeGroupSnapshot", csi.CreateVolumeGroupSnapshotRequest(name=GROUP, source_volume_ids=members)
+        )
         self.wrong_paths()
         self.furnished = self.state()
 
@@ -137,8 +148,7 @@ class Stand(abc.ABC):
         volumes, snapshots = self.made()
         for volume_id in volumes - ours:
             self.ask("DeleteVolume", csi.DeleteVolumeRequest(volume_id=volume_id))
-        for snapshot_id in snapshots - ours:
-            self.must("DeleteSnapshot", csi.DeleteSnapshotRequest(snapshot_id=snapshot_id))
+        self._delete({snapshot_id: group for snapshot_id, group in snapshots.items() if snapshot_id not in ours})
         if self.state() != self.furnished:
             self.clear()
             self.furnish()
@@ -152,9 +162,17 @@ class Stand(abc.ABC):
             unstage = csi.NodeUnstageVolumeRequest(volume_id=volume_id, staging_target_path=self.staging("nowhere"))
             self.must("NodeUnstageVolume", unstage)
             self.must("DeleteVolume", csi.DeleteVolumeRequest(volume_id=volume_id))
-        for snapshot_id in snapshots:
+        self._delete(snapshots)
+        assert self.made() == (set(), {})
+
+    def _delete(self, snapshots: dict[str, str]) -> None:
+        """Delete snapshots, those of groups with their groups."""
+        for snapshot_id in (snapshot_id for snapshot_id, group in snapshots.items() if not group):
             self.must("DeleteSnapshot", csi.DeleteSnapshotRequest(snapshot_id=snapshot_id))
-        assert self.made() == (set(), set())
+        for group_id in set(snapshots.values()) - {""}:
+            members = [snapshot_id for snapshot_id, group in snapshots.items() if group == group_id]
+            asked = csi.DeleteVolumeGroupSnapshotRequest(group_snapshot_id=group_id, snapshot_ids=members)
+            self.must("DeleteVolumeGroupSnapshot", asked)
 
 
 def changed(capability: csi.VolumeCapability, **fields: Message) -> csi.VolumeCapability:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, seed, settings
@@ -14,7 +14,7 @@ from tests.input import proto
 from tests.input.codes import right
 from tests.input.messages import WRONG_PATHS, requests
 from tests.input.real import Real
-from tests.input.stand import CUT, IDLE, RAW, USED
+from tests.input.stand import CUT, GROUP, IDLE, MEMBERS, RAW, USED
 from tests.serving import Server
 from tests.torture import TORTURE, pick
 
@@ -64,13 +64,16 @@ def try_one(stand: Stand, method: str, data: bytes) -> None:
         stand.restore()
 
 
-def values_of(stand: Stand) -> dict[str, list[str]]:
+def values_of(stand: Stand) -> dict[str, list[Any]]:
     """Return right values that differ from stand to stand, and its wrong paths."""
     ids = stand.ids
     return {
         "volume_id": [ids[USED], ids[IDLE], ids[RAW]],
         "source_volume_id": [ids[USED], ids[IDLE]],
+        "source_volume_ids": [[ids[name] for name in MEMBERS], [ids[IDLE]]],
         "snapshot_id": [ids[CUT]],
+        "group_snapshot_id": [ids[GROUP]],
+        "snapshot_ids": [[ids[f"{GROUP} {name}"] for name in MEMBERS]],
         "staging_target_path": [stand.staging(name) for name in (USED, IDLE, RAW)],
         "target_path": [stand.target(USED), stand.target("new")],
         "volume_path": [stand.target(USED), stand.staging(USED), stand.staging(RAW)],

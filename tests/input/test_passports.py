@@ -38,5 +38,5 @@ def test_what_the_file_system_cannot_keep_is_refused() -> None:
 
     assert code == "INVALID_ARGUMENT", said
     assert said.startswith("parameters: ")
-    assert made == (set(), set())
+    assert made == (set(), {})
     assert images == []

@@ -30,7 +30,8 @@ SECRETS = {
 ORDER = [
     *("CreateVolume", "ValidateVolumeCapabilities", "GetCapacity", "ListVolumes", "ControllerGetVolume"),
     *("ControllerPublishVolume", "ControllerUnpublishVolume", "ControllerExpandVolume", "ControllerModifyVolume"),
-    *("CreateSnapshot", "ListSnapshots", "GetSnapshot", "NodeStageVolume", "NodePublishVolume", "NodeGetVolumeStats"),
+    *("CreateSnapshot", "ListSnapshots", "GetSnapshot", "CreateVolumeGroupSnapshot", "GetVolumeGroupSnapshot"),
+    *("DeleteVolumeGroupSnapshot", "NodeStageVolume", "NodePublishVolume", "NodeGetVolumeStats"),
     *("NodeExpandVolume", "NodeUnpublishVolume", "NodeUnstageVolume", "DeleteSnapshot", "DeleteVolume"),
 ]
 BUG = f"""

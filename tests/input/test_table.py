@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 LONG = "x" * 4096
 
 STRINGS = {
-    "name": "CreateVolume CreateSnapshot",
+    "name": "CreateVolume CreateSnapshot CreateVolumeGroupSnapshot",
     "volume_id": "DeleteVolume ControllerGetVolume ControllerExpandVolume ControllerModifyVolume NodeStageVolume "
     "NodeUnstageVolume NodePublishVolume NodeUnpublishVolume NodeGetVolumeStats NodeExpandVolume",
     "source_volume_id": "CreateSnapshot ListSnapshots",
     "snapshot_id": "DeleteSnapshot GetSnapshot ListSnapshots",
+    "group_snapshot_id": "DeleteVolumeGroupSnapshot GetVolumeGroupSnapshot",
 }
 PATHS = {
     "staging_target_path": "NodeStageVolume NodeUnstageVolume NodePublishVolume",
@@ -113,7 +114,7 @@ def test_an_id_that_is_none_of_ours_leads_nowhere(served: Served, method: str, f
 
 
 @pytest.mark.parametrize("value", [*STRANGE, "\u3000", "a\tb\r\nc", "\u202e", "x" * 128], ids=ascii)
-@pytest.mark.parametrize("method", ["CreateVolume", "CreateSnapshot"])
+@pytest.mark.parametrize("method", ["CreateVolume", "CreateSnapshot", "CreateVolumeGroupSnapshot"])
 def test_a_name_may_be_any_text(served: Served, method: str, value: str) -> None:
     """But for the characters that the specification bans. An id is made of its hash, so it is never a path."""
     code, said = served.ask(method, fill(right(served, method), "name", value))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from csi_driver.rpc import csi_pb2 as csi
 from tests.input import proto
-from tests.input.stand import CUT, IDLE, KEY, MIB, MOUNT, USED
+from tests.input.stand import CUT, GROUP, IDLE, KEY, MEMBERS, MIB, MOUNT, USED
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -23,6 +23,9 @@ REQUIRED = {
     "ControllerExpandVolume": ("volume_id", "capacity_range"),
     "ControllerGetVolume": ("volume_id",),
     "ControllerModifyVolume": ("volume_id",),
+    "CreateVolumeGroupSnapshot": ("name", "source_volume_ids"),
+    "DeleteVolumeGroupSnapshot": ("group_snapshot_id", "snapshot_ids"),
+    "GetVolumeGroupSnapshot": ("group_snapshot_id", "snapshot_ids"),
     "NodeStageVolume": ("volume_id", "staging_target_path", "volume_capability"),
     "NodeUnstageVolume": ("volume_id", "staging_target_path"),
     "NodePublishVolume": ("volume_id", "staging_target_path", "target_path", "volume_capability"),
@@ -41,7 +44,10 @@ def request(method: str, stand: Stand, name: str = USED) -> Any:  # noqa: ANN401
         "name": "new",
         "volume_id": ids[IDLE if method in {"DeleteVolume", "NodeStageVolume"} else USED],
         "source_volume_id": ids[USED],
+        "source_volume_ids": [ids[name] for name in MEMBERS],
         "snapshot_id": ids[CUT],
+        "group_snapshot_id": ids[GROUP],
+        "snapshot_ids": [ids[f"{GROUP} {name}"] for name in MEMBERS],
         "volume_capability": MOUNT,
         "volume_capabilities": [MOUNT],
         "capacity_range": csi.CapacityRange(required_bytes=65 * MIB),

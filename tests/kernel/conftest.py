@@ -12,6 +12,8 @@ from tests.leftovers import Leftovers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.kernel.thin_node import ThinNode
+
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Node]:
@@ -33,3 +35,12 @@ def node(machine: Node) -> Iterator[Node]:
     left = Leftovers.now().since(before)
     assert [thing for thing in left if str(machine.socket) not in thing] == []
     assert machine.images() == []
+
+
+@pytest.fixture
+def thin(thin_machine: ThinNode) -> Iterator[ThinNode]:
+    """Give the module's `thin_machine`, and take down all that the test made there. The pool's devices stay."""
+    yield thin_machine
+    thin_machine.take_down()
+
+    assert thin_machine.images() == []

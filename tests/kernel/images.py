@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+CHECKS = {"ext4": ("e2fsck", "-fn"), "xfs": ("xfs_repair", "-n"), "btrfs": ("btrfs", "check", "--readonly")}
+"""What looks at a whole file system that isn't mounted, and changes nothing."""
+
 PIECE = 1 << 20
 SECTORS_IN_BLOCK = 8
 SUPERBLOCK = "0x0"
@@ -49,6 +52,13 @@ def features(image: Path) -> set[str]:
     return set(next(line for line in lines if line.startswith("Filesystem features:")).split()[2:])
 
 
+def synced_writes(image: Path) -> bool:
+    """Return whether a btrfs has a log to replay: what was synced since its last transaction (log_root)."""
+    with image.open("rb") as file:
+        file.seek((64 << 10) + 0x60)
+        return file.read(8) != bytes(8)
+
+
 def logged(image: Path) -> set[str]:
     """Return what an XFS would have to replay from its log: kinds of items, and buffers by their first sector."""
     transactions = run("xfs_logprint", "-t", image)
@@ -57,16 +67,20 @@ def logged(image: Path) -> set[str]:
 
 
 def _data(image: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield all pieces in which something may be."""
+    """Yield all pieces in which something may be; of a device, which knows no holes, all there are."""
     fd = os.open(image, os.O_RDONLY)
     try:
         offset = 0
         while True:
-            try:
-                offset = os.lseek(fd, offset, os.SEEK_DATA) // PIECE * PIECE
-            except OSError:  # ENXIO: nothing but a hole is left
+            if not image.is_block_device():
+                try:
+                    offset = os.lseek(fd, offset, os.SEEK_DATA) // PIECE * PIECE
+                except OSError:  # ENXIO: nothing but a hole is left
+                    return
+            data = os.pread(fd, PIECE, offset)
+            if not data:
                 return
-            yield offset, os.pread(fd, PIECE, offset)
+            yield offset, data
             offset += PIECE
     finally:
         os.close(fd)

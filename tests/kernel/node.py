@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Self
 import grpc
 
 from csi_driver.assemble import DATABASE
+from csi_driver.groups import GroupSnapshot
 from csi_driver.records import Snapshot as SnapshotRecord
 from csi_driver.records import Volume as Record
 from csi_driver.rpc import csi_pb2 as csi
 from csi_driver.store.sqlite import SqliteStore
 from qos.limits import DevNo
-from tests.kernel.volume import CALL_SECONDS, Snapshot, Volume
+from tests.kernel.volume import CALL_SECONDS, Group, Snapshot, Volume
 from tests.serving import PREFIX, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 METRICS = "127.0.0.1:9809"
@@ -49,13 +50,16 @@ def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
 class Node(Server):
     """A server with limits in force and its pool, state and mounts in a folder that is an XFS on the data disk."""
 
-    def __init__(self, *flags: str, qos: str = "enforce", folder: Path | None = None, disk: str = "") -> None:
+    def __init__(
+        self, *flags: str, qos: str = "enforce", folder: Path | None = None, disk: str = "", pool: str = "ratio=10"
+    ) -> None:
         """Take flags for the server; a folder of a fixed name; and another device than the data disk."""
         folder = folder or Path(tempfile.mkdtemp(prefix=PREFIX, dir="/var/tmp"))
-        super().__init__(f"--metrics={METRICS}", *flags, qos=qos, pool="ratio=10", folder=folder)
+        super().__init__(f"--metrics={METRICS}", *flags, qos=qos, pool=pool, folder=folder)
         self.disk = disk or os.environ["SLUICE_DISK"]
         self.volumes: list[Volume] = []
         self.snapshots: list[Snapshot] = []
+        self.groups: list[Group] = []
 
     def format(self) -> None:
         """Make the file system that all is on."""
@@ -136,6 +140,25 @@ class Node(Server):
         self.snapshots.append(snapshot)
         return snapshot
 
+    def group(self, volumes: Sequence[Volume], name: str, seconds: float = CALL_SECONDS) -> Group:
+        """Create a group snapshot."""
+        request = csi.CreateVolumeGroupSnapshotRequest(name=name, source_volume_ids=[volume.id for volume in volumes])
+        made = self.client.groups.CreateVolumeGroupSnapshot(request, timeout=seconds).group_snapshot
+        assert made.ready_to_use
+        members = {one.source_volume_id: Snapshot(self, one.snapshot_id) for one in made.snapshots}
+        self.groups.append(Group(self, made.group_snapshot_id, members))
+        return self.groups[-1]
+
+    def group_record(self, group_id: str) -> GroupSnapshot:
+        """Return a group's record, as the state folder has it."""
+        store = SqliteStore(self.folder / "state" / DATABASE)
+        try:
+            record = store.get(GroupSnapshot, group_id)
+        finally:
+            store.close()
+        assert record is not None
+        return record
+
     def listed(self) -> dict[str, str]:
         """Return the volumes that are listed, with what is wrong with each."""
         answer = self.client.controller.ListVolumes(csi.ListVolumesRequest(), timeout=CALL_SECONDS)
@@ -158,7 +181,9 @@ class Node(Server):
             volume.delete()
         for snapshot in self.snapshots:
             snapshot.delete()
-        self.volumes, self.snapshots = [], []
+        for group in self.groups:
+            group.delete()
+        self.volumes, self.snapshots, self.groups = [], [], []
 
     def clear(self) -> None:
         """Take everything down from the outside, as after a test that failed in the middle, and unmount the disk."""

@@ -14,11 +14,11 @@ from csi_driver.cli import serve
 from csi_driver.config import Config, PoolConfig
 from csi_driver.deadline import Deadline
 from csi_driver.records import Volume as Record
-from tests.kernel.node import Node
 from tests.kernel.recorded import BASE, BLOCK, FILE_SYSTEMS, SEED, SLOTS, numbered
 from tests.kernel.volume import Volume
 from tests.serving import Client
 from tests.vm.caller import Caller, Seen, offered, settled, wrong
+from tests.vm.kept import KeptImages
 from tests.vm.plan import around, id_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ SECONDS = 30
 OTHERS = {op.name for op in BASE}
 
 
-class Restarted(Node):
+class Restarted(KeptImages):
     """A server in this process, on a copy of the disk, in the folder where it was. Within `with`, it is mounted."""
 
     def __init__(self, folder: Path, copy: Copy, machine: Machine) -> None:

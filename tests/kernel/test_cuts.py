@@ -2,94 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import subprocess
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
 from csi_driver.deadline import Deadline, wait_for
-from tests.kernel import gauge
-from tests.kernel.images import SUPERBLOCK, extents, features, logged
-from tests.kernel.node import Node, run
-from tests.kernel.pod import Fio, Load, Pod
+from tests.kernel.cutting import LET_GO_SECONDS, SIZES, Diary, busy, caught, writes
+from tests.kernel.images import CHECKS, SUPERBLOCK, extents, features, logged, synced_writes
+from tests.kernel.node import MIB, Node, run
+from tests.kernel.pod import Pod
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.kernel.volume import Volume
 
 pytestmark = pytest.mark.kernel
 
-MIB = 1 << 20
-SIZES = {"ext4": 128 * MIB, "xfs": 300 * MIB}
-CHECKS = {"ext4": ("e2fsck", "-fn"), "xfs": ("xfs_repair", "-n")}
-LET_GO_SECONDS = 15.0
 LEAST_EXTENTS = 2000
-LEAST_WRITES = 50
-# Files that grow and are synced, so that there always are metadata on their way to the disk.
-BUSY = Load("randwrite", "4k", 1, ("--direct=0", "--fsync=4", "--size=16m", "--nrfiles=1"))
 
-both = pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+each = pytest.mark.parametrize("fs_type", list(SIZES))
 
 
-class Diary:
-    """Write numbers to a file, each synced before the next: `synced` is the last that must never be missing."""
-
-    def __init__(self, path: Path) -> None:
-        self.synced = -1
-        self._path = path
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._write)
-
-    def _write(self) -> None:
-        with self._path.open("wb", buffering=0) as file:
-            while not self._ended.is_set():
-                file.write(f"{self.synced + 1:09}\n".encode())
-                os.fsync(file.fileno())
-                self.synced += 1
-
-    @staticmethod
-    def last(path: Path) -> int:
-        """Return the last number in a diary that has all before it."""
-        numbers = [int(line) for line in path.read_text().split()]
-        assert numbers == list(range(len(numbers)))
-        return len(numbers) - 1
-
-    @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
-        """Keep it while the body runs."""
-        self._thread.start()
-        wait_for("the diary has begun", lambda: self.synced > 0, Deadline(30))
-        try:
-            yield
-        finally:
-            self._ended.set()
-            self._thread.join()
-
-
-def _busy(pod: Pod, volume: Volume) -> Fio:
-    """Start a load, and wait until the disk feels it."""
-    load = pod.fio(BUSY, volume.file)
-    wait_for("there is load", lambda: gauge.count(volume.number, "wiops", pod.path) > LEAST_WRITES, Deadline(30))
-    return load
-
-
-@both
+@each
 def test_what_was_synced_before_a_cut_is_in_it_and_the_load_goes_on(node: Node, fs_type: str) -> None:
     """Cut under load, restored, mounted: the diary is whole up to what was synced, and its volume saw no error."""
     volume = node.create("data", SIZES[fs_type], fs_type=fs_type).up()
     volume.fill(16 * MIB)
     diary = Diary(volume.target / "diary")
     with Pod("a") as pod, diary.kept():
-        load = _busy(pod, volume)
+        load = busy(pod, volume)
         synced = diary.synced
         snapshot = node.cut(volume, "cut")
         after = diary.synced
@@ -109,7 +55,7 @@ def test_a_cut_of_a_mounted_ext4_needs_no_recovery(node: Node) -> None:
     volume.fill(16 * MIB)
     bare = node.pool / "bare"
     with Pod("a") as pod, Diary(volume.target / "diary").kept():
-        load = _busy(pod, volume)
+        load = busy(pod, volume)
         snapshot = node.cut(volume, "cut")
         run("cp", "--reflink=always", node.image(volume.id), bare)
         load.end()
@@ -130,7 +76,7 @@ def test_a_cut_of_a_mounted_xfs_needs_nothing_of_its_log(node: Node, tmp_path: P
     volume.fill(16 * MIB)
     diary, bare = Diary(volume.target / "diary"), node.pool / "bare"
     with Pod("a") as pod, diary.kept():
-        load = _busy(pod, volume)
+        load = busy(pod, volume)
         synced = diary.synced
         snapshot = node.cut(volume, "cut")
         wait_for("there is more to log", lambda: diary.synced > synced + 20, Deadline(30))
@@ -149,6 +95,26 @@ def test_a_cut_of_a_mounted_xfs_needs_nothing_of_its_log(node: Node, tmp_path: P
     assert last >= synced
 
 
+def test_a_cut_of_a_mounted_btrfs_has_no_log_to_replay(node: Node) -> None:
+    """A copy of the same moment without a freeze has one: what was synced since the last transaction is there alone."""
+    volume = node.create("data", SIZES["btrfs"], fs_type="btrfs").up()
+    volume.fill(16 * MIB)
+    diary, bare = Diary(volume.target / "diary"), node.pool / "bare"
+    with Pod("a") as pod, diary.kept():
+        load = busy(pod, volume)
+        snapshot = node.cut(volume, "cut")
+        synced = diary.synced
+        wait_for("there is more to log", lambda: diary.synced > synced + 20, Deadline(30))
+        run("cp", "--reflink=always", node.image(volume.id), bare)
+        load.end()
+    unfrozen = synced_writes(bare)
+    bare.unlink()
+
+    assert unfrozen
+    assert not synced_writes(node.image(snapshot.id))
+    run(*CHECKS["btrfs"], node.image(snapshot.id))
+
+
 @pytest.fixture
 def scattered(node: Node) -> Volume:
     """Give a published raw block volume whose image has so many extents that its cut takes a while."""
@@ -161,36 +127,12 @@ def scattered(node: Node) -> Volume:
     return volume
 
 
-def _caught(node: Node, volume: Volume, number: signal.Signals) -> bool:
-    """Send the server a signal while it holds the volume suspended for a cut. Return whether it was still so then."""
-    suspended = Path("/sys/block") / volume.device.name / "dm/suspended"
-    end = time.monotonic() + 30
-    while suspended.read_text() != "1\n":
-        assert time.monotonic() < end, "the device was never suspended"
-    os.kill(node.pid, number)
-    return suspended.read_text() == "1\n"
-
-
-def _writes(volume: Volume) -> float:
-    """Write to the volume, past the page cache, and return the seconds that took; too many if it had to be helped."""
-    began = time.monotonic()
-    argv = ["dd", "if=/dev/zero", f"of={volume.device}", "bs=4096", "count=1", "oflag=direct", "conv=nocreat"]
-    writer = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
-    try:
-        writer.wait(2 * LET_GO_SECONDS)
-    except subprocess.TimeoutExpired:  # and no signal would end it
-        run("dmsetup", "resume", f"sluice-{volume.id}")
-        writer.wait(LET_GO_SECONDS)
-    assert writer.returncode == 0
-    return time.monotonic() - began
-
-
 def test_a_server_killed_in_the_middle_of_a_cut_leaves_nothing_frozen(node: Node, scattered: Volume) -> None:
     """I/O goes on within 15 s without a server; the restarted one offers no half-made cut, and makes it when asked."""
     with ThreadPoolExecutor(1) as pool:
         cut = pool.submit(node.cut, scattered, "cut")
-        inside = _caught(node, scattered, signal.SIGKILL)
-        took = _writes(scattered)
+        inside = caught(node, scattered, signal.SIGKILL)
+        took = writes(scattered)
         suspended = scattered.suspended
         node.stop(signal.SIGKILL)
         with pytest.raises(grpc.RpcError):
@@ -210,8 +152,8 @@ def test_a_server_that_hangs_in_the_middle_of_a_cut_loses_it(node: Node, scatter
     """I/O goes on within 15 s, and when the server wakes it throws away what was cut, for it isn't of one moment."""
     with ThreadPoolExecutor(1) as pool:
         cut = pool.submit(node.cut, scattered, "cut")
-        inside = _caught(node, scattered, signal.SIGSTOP)
-        took = _writes(scattered)
+        inside = caught(node, scattered, signal.SIGSTOP)
+        took = writes(scattered)
         os.kill(node.pid, signal.SIGCONT)
         snapshot = cut.result()
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -20,7 +21,6 @@ from tests.kernel.volume import Volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.kernel
 
@@ -84,14 +84,19 @@ def test_a_volume_whose_blocks_fail_says_so_and_hurts_no_other(node: Node) -> No
 
 
 def test_a_pool_whose_disk_fails_is_left_alone_until_it_is_mounted_again(node: Node) -> None:
-    """No call is answered with OK by halves; what was acknowledged is there, and the server needs no restart."""
+    """No call is answered with OK by halves; what was acknowledged is there, and the server needs no restart.
+
+    While nothing can be read, but nothing was written either, the file system still goes on: what can't be found there
+    is not lost. A write that fails stops all of it.
+    """
     volume = node.up("data", SIZE)
     volume.fill(8 * MIB)
     kept = volume.file.read_bytes()
     volume.down()
-    with _failing([Extent(0, _sectors())]):
+    with _gone():
+        stages = [refusal(volume.stage)]
         refused = [refusal(partial(_create_soon, node, f"late-{number}"))[0] for number in range(3)]
-        code, said = refusal(volume.stage)
+        stages += [refusal(volume.stage)]
         ready, listed = is_ready(node), node.listed()
     run("umount", node.pool)
     run("mount", node.disk, node.pool)
@@ -100,7 +105,7 @@ def test_a_pool_whose_disk_fails_is_left_alone_until_it_is_mounted_again(node: N
         until_done(partial(node.create, f"late-{number}", SIZE), SOON)
 
     assert set(refused) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.RESOURCE_EXHAUSTED}
-    assert (code, "LOST" in said) == (grpc.StatusCode.UNAVAILABLE, False), said
+    assert [(code, "LOST" in said) for code, said in stages] == [(grpc.StatusCode.UNAVAILABLE, False)] * 2, stages
     assert (ready, list(listed)) == (True, [volume.id])
     assert volume.file.read_bytes() == kept
     assert list(node.listed().values()) == [""] * 4
@@ -141,11 +146,27 @@ def _failing(stretches: list[Extent]) -> Iterator[None]:
         lines += [f"{start} {length} flakey {disk} {start} 0 3600 1 error_writes"]
         at = start + length
     lines += [f"{at} {_sectors() - at} linear {disk} {at}"] if at < _sectors() else []
-    _load("\n".join(lines))
+    with _table("\n".join(lines)):
+        yield
+
+
+@contextlib.contextmanager
+def _gone() -> Iterator[None]:
+    """Let the disk fail whatever it is asked, and leave as little of it in memory as the kernel can spare."""
+    run("sync")
+    with _table(f"0 {_sectors()} error"):
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+        yield
+
+
+@contextlib.contextmanager
+def _table(text: str) -> Iterator[None]:
+    """Let the disk be what a table says, and well again afterwards."""
+    _load(text)
     try:
         yield
     finally:
-        _load(f"0 {_sectors()} linear {disk} 0")
+        _load(f"0 {_sectors()} linear {os.environ['SLUICE_DISK']} 0")
 
 
 def _load(table: str) -> None:

@@ -13,7 +13,7 @@ from tests.killpoints.drill import THREE_WAYS, Drill, Way
 from tests.killpoints.fuse import Point
 from tests.killpoints.killable import Killable
 from tests.killpoints.operations import OPERATIONS
-from tests.killpoints.outcomes import COPY, VOLUME
+from tests.killpoints.outcomes import VOLUMES
 from tests.killpoints.served import Served
 from tests.leftovers import Leftovers
 from tests.torture import TORTURE, pick
@@ -44,7 +44,7 @@ def drill() -> Iterator[Drill]:
     before = Leftovers.now()
     with KillableNode() as node:
         on = Served(node, enforced=True)
-        ids = {name: on.volume_id(name) for name in (COPY, VOLUME)}
+        ids = {name: on.volume_id(name) for name in VOLUMES}
         # So that the node takes them down when a test fails.
         node.volumes = [Volume(node, name, ids[name], block=False, fs_type="ext4") for name in ids]
         try:

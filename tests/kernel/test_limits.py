@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kernel import gauge
+from tests.kernel.holding import (
+    FILLED,
+    LARGE,
+    LARGE_WRITES,
+    MIB,
+    OFF,
+    SMALL,
+    SMALL_WRITES,
+    filled,
+    hold,
+    two_pods_share,
+)
 from tests.kernel.pod import SLICE, Load, Pod
 from tests.leftovers import Leftovers
 
@@ -19,26 +31,17 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.kernel, pytest.mark.quiet]
 
-MIB = 1 << 20
-FILLED = 128 * MIB
-OFF = {"readIOPS": "max", "writeIOPS": "max", "readBPS": "max", "writeBPS": "max"}
-NAMES = {"riops": "readIOPS", "wiops": "writeIOPS", "rbps": "readBPS", "wbps": "writeBPS"}
-# Several at a time: one by one, 2,000 a second are a whole emulated processor's work, and the load would fall short.
-BATCHED = ("--direct=1", "--iodepth_batch=8", "--iodepth_batch_complete_max=32")
-SMALL, LARGE = Load("randread", "4k", job=BATCHED), Load("read", "1m", depth=4)
-SMALL_WRITES, LARGE_WRITES = Load("randwrite", "4k", job=BATCHED), Load("write", "1m", depth=4)
-
 
 @pytest.fixture(scope="module")
 def mounted(machine: Node) -> Volume:
     """Give a published ext4 with a file to overwrite."""
-    return _filled(machine.create("mounted", 2 * FILLED, tier="training"))
+    return filled(machine.create("mounted", 2 * FILLED, tier="training"))
 
 
 @pytest.fixture(scope="module")
 def raw(machine: Node) -> Volume:
     """Give a published raw block volume that is allocated."""
-    return _filled(machine.create("raw", FILLED, tier="training", block=True))
+    return filled(machine.create("raw", FILLED, tier="training", block=True))
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +63,7 @@ def _no_pod_is_left() -> Iterator[None]:
 )
 def test_a_limit_holds_for_small_requests_to_a_file(mounted: Volume, key: str, limit: int, load: Load) -> None:
     """4 KiB, direct, deep enough to keep the throttle busy: within 2 %."""
-    _hold(mounted, key, limit, load, 0.02)
+    hold(mounted, key, limit, load, 0.02)
 
 
 @pytest.mark.parametrize(
@@ -74,25 +77,12 @@ def test_a_limit_holds_for_small_requests_to_a_file(mounted: Volume, key: str, l
 )
 def test_a_limit_holds_for_large_requests_to_a_device(raw: Volume, key: str, limit: int, load: Load) -> None:
     """1 MiB within 2 %, and one request counts once: a device that splits them would let through a part of 20."""
-    _hold(raw, key, limit, load, 0.02)
+    hold(raw, key, limit, load, 0.02)
 
 
 def test_two_pods_on_one_volume_share_one_limit(mounted: Volume) -> None:
     """300 in sum, within 3 %, and none of the two goes without."""
-    mounted.modify(**OFF | {"readIOPS": "300"})
-    with Pod("a") as first, Pod("b") as second:
-        loads = [pod.fio(SMALL, mounted.file) for pod in (first, second)]
-        gauge.settle()
-        before = [gauge.count(mounted.number, "riops", pod.path) for pod in (first, second)]
-        gauge.rate_of(mounted.number, "riops", 300, 0.03)
-        done = [
-            gauge.count(mounted.number, "riops", pod.path) - count
-            for pod, count in zip((first, second), before, strict=True)
-        ]
-        for load in loads:
-            load.end()
-
-    assert min(done) > max(done) / 10, done
+    two_pods_share(mounted, 300)
 
 
 @pytest.mark.parametrize(("old", "new"), [(300, 600), (600, 150)])
@@ -122,18 +112,3 @@ def test_a_modification_changes_only_the_keys_that_it_names(mounted: Volume) -> 
 
     line = gauge.limit_line(mounted.number, SLICE)
     assert line == f"rbps={8 * MIB} wbps={16 * MIB} riops=500 wiops=max"
-
-
-def _filled(volume: Volume) -> Volume:
-    volume.up()
-    volume.fill(FILLED)
-    return volume
-
-
-def _hold(volume: Volume, key: str, limit: int, load: Load, within: float) -> None:
-    volume.modify(**OFF | {NAMES[key]: str(limit)})
-    with Pod("a") as pod:
-        running = pod.fio(load, volume.file)
-        gauge.settle()
-        gauge.rate_of(volume.number, key, limit, within)
-        running.end()

@@ -71,6 +71,10 @@ def device(request: pytest.FixtureRequest, loop: str) -> Iterator[DevNo]:
         run("dmsetup", "remove", "--retry", "sluice-test")
 
 
+on_dm = pytest.mark.parametrize("device", ["dm"], indirect=True)
+"""For what is about systemd, which takes seconds, and the same on every device."""
+
+
 @pytest.fixture
 def ancestor() -> Iterator[Cgroup]:
     """Give a cgroup of the test's own, two levels down so that io can be taken from it alone."""
@@ -189,6 +193,7 @@ def test_a_partition_can_not_be_limited(enforcer: Enforcer, partition: DevNo) ->
     assert enforcer.wanted() == {}
 
 
+@on_dm
 def test_auto_starts_a_slice_whose_children_have_io_and_memory(device: DevNo) -> None:
     """Limits and controllers are there after systemd reads its units anew, and for each new unit in the slice."""
     slice_ = find_ancestor("auto")
@@ -213,6 +218,7 @@ def test_auto_starts_a_slice_whose_children_have_io_and_memory(device: DevNo) ->
     enforcer.lift(device)
 
 
+@on_dm
 def test_a_slice_that_was_stopped_is_started_again(device: DevNo) -> None:
     """It is ours: a pass brings it back, with its limits."""
     enforcer = Enforcer(find_ancestor("auto"))

@@ -30,6 +30,21 @@ class Snapshot:
         self.node.client.controller.DeleteSnapshot(request, timeout=CALL_SECONDS)
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group snapshot of a node's, with its members by the volumes that they are cuts of."""
+
+    node: Server
+    id: str
+    members: dict[str, Snapshot]
+
+    def delete(self) -> None:
+        """Delete it and all its members."""
+        ids = [member.id for member in self.members.values()]
+        request = csi.DeleteVolumeGroupSnapshotRequest(group_snapshot_id=self.id, snapshot_ids=ids)
+        self.node.client.groups.DeleteVolumeGroupSnapshot(request, timeout=CALL_SECONDS)
+
+
 class Volume:
     """A volume of a node's, with a staging path and one target path, as one pod would have it."""
 

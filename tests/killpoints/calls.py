@@ -11,9 +11,8 @@ import grpc
 
 from csi_driver.config import DRIVER_NAME
 from csi_driver.deadline import Deadline, wait_for
-from csi_driver.ids import new_id
-from csi_driver.records import Snapshot, Volume
 from csi_driver.rpc import csi_pb2 as csi
+from tests.killpoints.names import Names
 from tests.killpoints.outcomes import IOPS, RAW, SIZES
 
 if TYPE_CHECKING:
@@ -32,21 +31,15 @@ HEADER = struct.Struct("=Q")
 Mode = csi.VolumeCapability.AccessMode
 
 
-class Calls:
+class Calls(Names):
     """Make calls to a server, and be the pod of its volumes."""
+
+    scope = SCOPE
 
     def __init__(self, server: Killable, fs_type: str) -> None:
         self.server = server
         self._fs_type = fs_type
         self.size = SIZES[fs_type]
-
-    def volume_id(self, name: str) -> str:
-        """Return the id of the volume of a name."""
-        return new_id(SCOPE, Volume.KIND, name)
-
-    def snapshot_id(self, name: str) -> str:
-        """Return the id of the snapshot of a name."""
-        return new_id(SCOPE, Snapshot.KIND, name)
 
     def staging(self, name: str) -> Path:
         """Return a volume's staging path, which kubelet makes."""
@@ -123,6 +116,19 @@ class Calls:
         """Delete a snapshot by the id that follows from its name."""
         request = csi.DeleteSnapshotRequest(snapshot_id=self.snapshot_id(name))
         self.server.client.controller.DeleteSnapshot(request, timeout=CALL_SECONDS)
+
+    def group(self, name: str, *volumes: str) -> None:
+        """Make a group snapshot."""
+        ids = [self.volume_id(volume) for volume in volumes]
+        request = csi.CreateVolumeGroupSnapshotRequest(name=name, source_volume_ids=ids)
+        group = self.server.client.groups.CreateVolumeGroupSnapshot(request, timeout=CALL_SECONDS).group_snapshot
+        assert (group.ready_to_use, len(group.snapshots)) == (True, len(volumes))
+
+    def delete_group(self, name: str, *volumes: str) -> None:
+        """Delete a group snapshot by the ids that follow from names."""
+        members = [self.snapshot_id(self.member(name, volume)) for volume in volumes]
+        request = csi.DeleteVolumeGroupSnapshotRequest(group_snapshot_id=self.group_id(name), snapshot_ids=members)
+        self.server.client.groups.DeleteVolumeGroupSnapshot(request, timeout=CALL_SECONDS)
 
     def expand(self, name: str, size: int) -> None:
         """Grow a volume's bytes and device."""

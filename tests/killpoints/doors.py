@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
     from tests.killpoints.fuse import Fuse
 
+LVM = "lvm"
 STOPPED = ("sh", "-c", 'kill -STOP $$; exec "$@"', "sh")
 
 
 def install(fuse: Fuse, hold: Path) -> None:
     """Let every effect of this process pass the fuse, for good."""
     _wrap(fuse, Kernel, "_effect", lambda _, name, path, *__: f"{name} {path}")
-    _wrap(fuse, Runner, "run", lambda _, argv, **__: f"run {argv[0]}")
+    _wrap(fuse, Runner, "run", lambda _, argv, **__: f"run {_named(argv)}")
     _wrap(fuse, Cgroup, "_write", lambda cgroup, name, text: f"write {text.strip()} to {cgroup.path.name}/{name}")
     _wrap(fuse, DeadMan, "_ask", lambda _, line: f"dead man: {line.split(' ')[0]}")
     _inside(fuse, hold)
@@ -58,10 +59,17 @@ def _inside(fuse: Fuse, hold: Path) -> None:
 
     @functools.wraps(start)
     def started(runner: Runner, program: str, command: Sequence[str], *given: Any) -> subprocess.Popen[str]:  # noqa: ANN401
+        at = next(place for place, word in enumerate(command) if word.rpartition("/")[2] == program)
         child = start(runner, program, [*STOPPED, *command] if hold.exists() else command, *given)
         if hold.exists():
             hold.write_text(str(child.pid))
-        fuse("inside", f"run {program}")
+        fuse("inside", f"run {_named(command[at:])}")
         return child
 
     mock.patch.object(Runner, "_start", started).start()
+
+
+def _named(argv: Sequence[str]) -> str:
+    """Return a program's name; of lvm with what it is to do."""
+    name = argv[0].rpartition("/")[2]
+    return " ".join((name, argv[1])) if name == LVM else name

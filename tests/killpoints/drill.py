@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from csi_driver.deadline import Deadline, wait_for
 from csi_driver.errors import Unknown
 from tests.killpoints.fuse import WHENS, Point
-from tests.killpoints.outcomes import COPY, CUT, IOPS, OTHER_IOPS, VOLUME
+from tests.killpoints.outcomes import CUT, GROUP, IOPS, OTHER_IOPS, PEER, VOLUME, VOLUMES
 
 if TYPE_CHECKING:
     from tests.killpoints.fuse import When
@@ -141,6 +141,7 @@ class Drill:
         wait_for("nothing is frozen any more", lambda: not on.frozen(), Deadline(THAW_SECONDS))
         unlimited = [limit for limit in on.limits() if limit is not None and not LIMIT.search(limit)]
         assert unlimited == [], "what is staged must be limited, though no driver lives"
+        operation.between(on)
         if way is Way.RECOVERY:
             on.recover(Point(self._chosen.randint(1, FEW), "after"))
         on.restart()
@@ -176,7 +177,8 @@ class Drill:
     def _clean(self) -> None:
         """Take everything down, and find nothing left."""
         on = self._on
-        for name in (COPY, VOLUME):
+        on.patiently(lambda: on.delete_group(GROUP, VOLUME, PEER))
+        for name in VOLUMES:
             for call in (on.unpublish, on.unstage, on.delete):
                 on.patiently(lambda call=call, name=name: call(name))  # type: ignore[misc]
         on.patiently(lambda: on.delete_snapshot(CUT))
@@ -187,9 +189,10 @@ class Drill:
 def unsound(sight: Sight, empty: Sight) -> list[str]:
     """Return what doesn't hold of what must when nobody works: all that is there belongs to what is there."""
     made = sight.volumes.keys() | sight.snapshots
+    known = made | sight.groups
     limited = {name: sight.wanted.get(name) for name in sight.staged}
     holds = {
-        "what is listed has a record": sight.records == made,
+        "what is listed has a record": sight.records == known,
         "what is listed has an image": sight.images == made,
         "nothing is half made": not sight.temporary,
         "nothing is a stray": not sight.strays,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.killpoints import outcomes
-from tests.killpoints.outcomes import COPY, CUT, IOPS, MORE, OTHER_IOPS, VOLUME, WRITTEN
+from tests.killpoints.outcomes import COPY, CUT, GROUP, IOPS, MORE, OTHER_IOPS, PEER, VOLUME, WRITTEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,7 @@ class Operation:
     opposite  what they ask for when it is no longer wanted
     done      asserts that it is so, once, with the right data
     undone    asserts that the opposite is so
+    between   what pods do while no driver lives
     """
 
     name: str
@@ -33,6 +34,7 @@ class Operation:
     opposite: Step
     done: Step
     undone: Step
+    between: Step = lambda _: None
 
     def __str__(self) -> str:
         return self.name
@@ -84,6 +86,37 @@ def snapped(on: Stand) -> None:
     written(on)
     on.snapshot(CUT, VOLUME)
     on.write(VOLUME, MORE)
+
+
+def paired(on: Stand) -> None:
+    """Bring about two published volumes with data."""
+    written(on)
+    on.create(PEER)
+    on.stage(PEER)
+    on.publish(PEER)
+    on.write(PEER, WRITTEN)
+
+
+def grouped(on: Stand) -> None:
+    """Bring about two published volumes with data, and a group snapshot of both."""
+    paired(on)
+    group(on)
+
+
+def group(on: Stand) -> None:
+    """Cut both at one instant."""
+    on.group(GROUP, VOLUME, PEER)
+
+
+def delete_group(on: Stand) -> None:
+    """Delete the group snapshot."""
+    on.delete_group(GROUP, VOLUME, PEER)
+
+
+def write_more(on: Stand) -> None:
+    """Write to both, one after the other."""
+    for name in (VOLUME, PEER):
+        on.write(name, MORE)
 
 
 def expand(on: Stand) -> None:
@@ -194,6 +227,24 @@ OPERATIONS = (
         opposite=lambda on: on.delete(COPY),
         done=outcomes.is_copied_from_volume,
         undone=outcomes.is_not_copied_from_volume,
+    ),
+    Operation(
+        "group snapshot",
+        before=paired,
+        call=group,
+        opposite=delete_group,
+        done=outcomes.is_group,
+        undone=outcomes.is_no_group,
+        between=write_more,
+    ),
+    Operation(
+        "delete group snapshot",
+        before=grouped,
+        call=delete_group,
+        opposite=group,
+        done=outcomes.is_no_group,
+        undone=outcomes.is_group,
+        between=write_more,
     ),
     Operation(
         "expand",

@@ -15,7 +15,8 @@ RAW = "raw"
 SIZES = {"ext4": 64 * MIB, "xfs": 304 * MIB, RAW: 64 * MIB}
 """Of volumes, by file system; they grow to the double."""
 IOPS, OTHER_IOPS = 300, 400
-VOLUME, COPY, CUT = "data", "copy", "cut"
+VOLUME, PEER, COPY, CUT, GROUP = "data", "peer", "copy", "cut", "group"
+VOLUMES = (COPY, PEER, VOLUME)
 WRITTEN = random.Random(4).randbytes(64 << 10)  # noqa: S311 - to be known again
 MORE = random.Random(5).randbytes(16 << 10)  # noqa: S311
 
@@ -25,13 +26,16 @@ def same(found: bytes, expected: bytes) -> None:
     assert hashlib.sha256(found).hexdigest() == hashlib.sha256(expected).hexdigest(), f"{len(found)} bytes are wrong"
 
 
-def sizes(on: Stand, *names: str, snapshots: tuple[str, ...] = (), size: int = 0) -> Sight:
-    """Assert that exactly these volumes and snapshots are there, each once and whole. Return what was seen."""
+def sizes(
+    on: Stand, *names: str, snapshots: tuple[str, ...] = (), groups: tuple[str, ...] = (), size: int = 0
+) -> Sight:
+    """Assert that exactly these volumes, snapshots and groups are there, each once and whole. Return what was seen."""
     sight = on.look()
     volumes = {on.volume_id(name): size or on.size for name in names}
     cuts = {on.snapshot_id(name) for name in snapshots}
-    assert (sight.volumes, sight.snapshots) == (volumes, cuts)
-    assert (sight.records, sight.images) == ({*volumes, *cuts}, {*volumes, *cuts})
+    whole = {on.group_id(name) for name in groups}
+    assert (sight.volumes, sight.snapshots, sight.groups) == (volumes, cuts, whole)
+    assert (sight.records, sight.images) == ({*volumes, *cuts, *whole}, {*volumes, *cuts})
     return sight
 
 
@@ -149,14 +153,44 @@ def is_not_cut(on: Stand) -> None:
 def is_cut_again(on: Stand) -> None:
     """Assert that there is one snapshot: the old one, or a new one of what the volume holds now."""
     sizes(on, VOLUME, snapshots=(CUT,))
-    on.create(COPY, CUT, snapshot=True)
+    data = data_of(on, CUT)
+    same(data, MORE if len(data) == len(MORE) else WRITTEN)
+
+
+def data_of(on: Stand, snapshot: str) -> bytes:
+    """Return what a snapshot holds, as a volume that is made from it shows it."""
+    on.create(COPY, snapshot, snapshot=True)
     on.stage(COPY)
     on.publish(COPY)
     data = on.read(COPY)
     on.unpublish(COPY)
     on.unstage(COPY)
     on.delete(COPY)
-    same(data, MORE if len(data) == len(MORE) else WRITTEN)
+    return data
+
+
+def is_group(on: Stand) -> None:
+    """Assert that there is one group with a member of each volume, of one instant, and that the volumes go on.
+
+    Both volumes were written to while no driver lived, one after the other: a member of before and one of after that
+    were of two instants.
+    """
+    members = tuple(on.member(GROUP, name) for name in (VOLUME, PEER))
+    sizes(on, VOLUME, PEER, snapshots=members, groups=(GROUP,))
+    first, second = (data_of(on, member) for member in members)
+    same(first, second)
+    same(first, MORE if len(first) == len(MORE) else WRITTEN)
+    for name in (VOLUME, PEER):
+        on.write(name, MORE)
+        same(on.read(name), MORE)
+
+
+def is_no_group(on: Stand) -> None:
+    """Assert that there is no group and no member, and that the volumes go on."""
+    sizes(on, VOLUME, PEER)
+    for name in (VOLUME, PEER):
+        on.write(name, MORE)
+        same(on.read(name), MORE)
 
 
 def is_copied_from_snapshot(on: Stand) -> None:

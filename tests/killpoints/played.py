@@ -9,7 +9,6 @@ from csi_driver.agent.agent import followed
 from csi_driver.controller.requests import SizeRange, VolumeRequest
 from csi_driver.deadline import Deadline, wait_for
 from csi_driver.errors import StorageError
-from csi_driver.ids import new_id
 from csi_driver.node.uses import Use
 from csi_driver.records import Snapshot, Source, Volume
 from csi_driver.rpc.status import code_of
@@ -20,7 +19,8 @@ from tests.fakes.life import Killed, Life
 from tests.fakes.world import SCOPE, World, controller_side
 from tests.killpoints.calls import GOES_ON
 from tests.killpoints.fuse import Fuse
-from tests.killpoints.outcomes import COPY, IOPS, SIZES, VOLUME
+from tests.killpoints.names import Names, all_things, groups_made, promised
+from tests.killpoints.outcomes import IOPS, SIZES, VOLUMES
 from tests.killpoints.stand import Cut, Mounted, Sight
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ MALICE = Malice(delay=0.0, skip=0.0, silence=0.0)
 """Lists are stale and watches repeat themselves; nothing is slow, for there is much to do."""
 
 
-class Played:
+class Played(Names):
     """A stand of objects in this process: a controller and a node that share one life."""
 
+    scope = SCOPE
     size = SIZES["ext4"]
 
     def __init__(self, seed: int, *, mapper: bool) -> None:
@@ -54,7 +55,7 @@ class Played:
         self._fuse.disarm()
         self._life = Life(self._fuse)
         self._world = World(HostileStore(seed, MALICE), (NODE,), mapper=mapper)
-        for name in (VOLUME, COPY):
+        for name in VOLUMES:
             self._staging(name).mkdir(parents=True)
             self._target(name).parent.mkdir(parents=True)
         self._world.kill_agent(NODE)
@@ -88,14 +89,6 @@ class Played:
         self._world.start_agent(NODE, self._life)
 
     # calls
-
-    def volume_id(self, name: str) -> str:
-        """Return the id of the volume of a name."""
-        return new_id(SCOPE, Volume.KIND, name)
-
-    def snapshot_id(self, name: str) -> str:
-        """Return the id of the snapshot of a name."""
-        return new_id(SCOPE, Snapshot.KIND, name)
 
     def _staging(self, name: str) -> Path:
         return self._world.folder / "staging" / name
@@ -148,6 +141,17 @@ class Played:
     def delete_snapshot(self, name: str) -> None:
         """Delete a snapshot by the id that follows from its name."""
         self._world.controller.snapshots.delete(self.snapshot_id(name), Deadline(CALL_SECONDS))
+
+    def group(self, name: str, *volumes: str) -> None:
+        """Make a group snapshot."""
+        ids = [self.volume_id(volume) for volume in volumes]
+        _, members = self._world.controller.groups.create(name, ids, {}, Deadline(CALL_SECONDS))
+        assert len(members) == len(volumes)
+
+    def delete_group(self, name: str, *volumes: str) -> None:
+        """Delete a group snapshot by the ids that follow from names."""
+        members = [self.snapshot_id(self.member(name, volume)) for volume in volumes]
+        self._world.controller.groups.delete(self.group_id(name), members, Deadline(CALL_SECONDS))
 
     def expand(self, name: str, size: int) -> None:
         """Grow a volume's bytes and device."""
@@ -234,12 +238,7 @@ class Played:
         wait_for("every record is followed", self._idle, Deadline(IDLE_SECONDS))
 
     def _idle(self) -> bool:
-        return all(followed(record) for record in self._records().values()) and self._node.agent.idle()
-
-    def _records(self) -> dict[str, Volume | Snapshot]:
-        store = self._world.store
-        found: list[Volume | Snapshot] = [*store.all(Volume), *store.all(Snapshot)]
-        return {record.id: record for record in found}
+        return all(map(followed, all_things(self._world.store).values())) and self._node.agent.idle()
 
     # looks
 
@@ -247,17 +246,17 @@ class Played:
         """Look at what is there."""
         assert isinstance(self._world.store, HostileStore)
         self._world.store.settle()
-        records, machine = self._records(), self._machine
+        records, machine = all_things(self._world.store), self._machine
         loops, mapped = self._devices()
         devices = {**loops, **mapped}
         volumes = [record for record in records.values() if isinstance(record, Volume)]
-        promised = sum(record.status.history.size for record in records.values())
         mounted = self._mounts(devices)
         listed, _ = self._world.controller.volumes.page("", 0)
         cuts, _ = self._world.controller.snapshots.page("", 0)
         return Sight(
             volumes={record.id: record.status.history.size for record in listed},
             snapshots={record.id for record in cuts},
+            groups=groups_made(records.values()),
             records=set(records),
             images=set(machine.pool.images),
             temporary=set(),
@@ -269,7 +268,7 @@ class Played:
             told={record.id for record in volumes if record.status.seen.device},
             noted={record.id for record in volumes if record.status.seen.staged},
             strays=mounted.strays,
-            promised=promised,
+            promised=promised(records.values()),
             free=self._node.pool().ledger.left(),
         )
 
@@ -294,6 +293,6 @@ class Played:
         return suspended | self._machine.frozen
 
     def _mounts(self, devices: dict[str, DevNo]) -> Mounted:
-        staging = {self._staging(name): self.volume_id(name) for name in (VOLUME, COPY)}
-        targets = {self._target(name): self.volume_id(name) for name in (VOLUME, COPY)}
+        staging = {self._staging(name): self.volume_id(name) for name in VOLUMES}
+        targets = {self._target(name): self.volume_id(name) for name in VOLUMES}
         return Mounted.of(self._machine.mounts, staging, targets, devices)

@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import threading
-from pathlib import Path
+import time
 from typing import TYPE_CHECKING
 
 import grpc
@@ -16,47 +16,57 @@ from csi_driver.agent.agent import followed
 from csi_driver.assemble import DATABASE
 from csi_driver.deadline import Deadline, wait_for
 from csi_driver.errors import Unknown
-from csi_driver.host import loopinfo, mountinfo
+from csi_driver.host import mountinfo
 from csi_driver.host.block import dev_number
 from csi_driver.host.syscalls import FIFREEZE, FITHAW, Kernel
-from csi_driver.records import Pool, Snapshot, Volume
+from csi_driver.records import Pool, Volume
 from csi_driver.rpc import csi_pb2 as csi
 from csi_driver.stack import PREFIX
 from csi_driver.store.sqlite import SqliteStore
 from qos.cgroup import MOUNTPOINT, Cgroup
 from qos.limits import UNLIMITED, DevNo
+from tests.killpoints.below import SYS, Images
 from tests.killpoints.calls import CALL_SECONDS, Calls
-from tests.killpoints.outcomes import COPY, RAW, VOLUME
+from tests.killpoints.names import all_things, groups_made, promised
+from tests.killpoints.orphans import end_orphans
+from tests.killpoints.outcomes import RAW, VOLUMES
 from tests.killpoints.stand import Cut, Mounted, Sight
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
+    from tests.killpoints.below import Below
     from tests.killpoints.fuse import Point
     from tests.killpoints.killable import Killable
 
-SYS = Path("/sys/block")
 SLICE = MOUNTPOINT / "sluice.slice"
 IDLE_SECONDS = 20.0
 DEATH_SECONDS = 20.0
 LATE_SECONDS = 0.05
+ORPHAN_SECONDS = 0.6
+"""In which a program of a server that died gets anywhere, under emulation."""
 HINT_SECONDS = 5.0
 
 
 class Served(Calls):
     """A stand of a server that serves."""
 
-    def __init__(self, server: Killable, *, enforced: bool, fs_type: str = "ext4") -> None:
+    def __init__(self, server: Killable, *, enforced: bool, fs_type: str = "ext4", below: Below | None = None) -> None:
         super().__init__(server, fs_type)
+        self._below = below or Images(server)
+        self._sudden: random.Random | None = None
         self._enforced = enforced
         self._store = SqliteStore(server.folder / "state" / DATABASE)
-        own_image = server.pool / "pool.xfs"
-        self._folder = server.pool / "pool" if own_image.exists() else server.pool
-        self._own = {own_image, self._folder}
 
     def close(self) -> None:
         """Let the records go."""
         self._store.close()
+
+    def let_orphans_die(self, chosen: random.Random) -> None:
+        """From now on, end the programs of a server that died, soon after it: as who ends a container does."""
+        self._sudden = chosen
 
     def cut(self, call: Callable[[], None], point: Point | None) -> Cut:
         """Call once and have the server die at a point."""
@@ -73,6 +83,9 @@ class Served(Calls):
                 wait_for("it is idle, or dead", lambda: self.server.ended() or self._idle(), Deadline(IDLE_SECONDS))
         self.server.disarm()
         died = self.server.ended() or self.server.ended(LATE_SECONDS if point else 0)
+        if died and self._sudden:
+            time.sleep(self._sudden.uniform(0, ORPHAN_SECONDS))
+            end_orphans(self.server)
         return Cut(answered, died, tuple(self.server.effects()))
 
     @contextlib.contextmanager
@@ -108,26 +121,22 @@ class Served(Calls):
         wait_for("every record is followed", self._idle, Deadline(IDLE_SECONDS))
 
     def _idle(self) -> bool:
-        return all(followed(record) for record in self._records().values())
-
-    def _records(self) -> dict[str, Volume | Snapshot]:
-        found: list[Volume | Snapshot] = [*self._store.all(Volume), *self._store.all(Snapshot)]
-        return {record.id: record for record in found}
+        return all(map(followed, all_things(self._store).values()))
 
     def look(self) -> Sight:
         """Look at what is there."""
-        records, loops, mapped = self._records(), _loops(), _mapped()
-        devices = self._devices(loops, mapped)
+        records, mapped = all_things(self._store), _mapped()
+        devices = self._devices(mapped)
         mounted = self._mounts(devices)
         noted = {record.id for record in records.values() if isinstance(record, Volume) and record.status.seen.staged}
-        promised = sum(record.status.history.size for record in records.values())
         volumes = [record for record in records.values() if isinstance(record, Volume)]
         return Sight(
             volumes=self._listed(),
             snapshots=self._listed_snapshots(),
+            groups=groups_made(records.values()),
             records=set(records),
-            images={path.stem for path in (self._folder / "images").iterdir()},
-            temporary={path.name for path in (self._folder / "new").iterdir()},
+            images=self._below.images(),
+            temporary=self._below.temporary(),
             devices={name: self._limit(dev) for name, dev in devices.items()},
             up=set(mapped if self._enforced else devices),
             wanted={record.id: str(record.spec.qos.limits) for record in volumes},
@@ -135,24 +144,24 @@ class Served(Calls):
             published=mounted.published,
             told={record.id for record in volumes if record.status.seen.device},
             noted=noted,
-            strays=mounted.strays | loops.strays(self.server.folder, {*self._own, self._folder / "images"}),
-            promised=promised,
-            free=self._free(promised),
+            strays=mounted.strays | self._below.strays(),
+            promised=promised(records.values()),
+            free=self._free(promised(records.values())),
         )
 
     def limits(self) -> set[str | None]:
         """Return the limits on what is staged."""
-        devices = self._devices(_loops(), _mapped())
+        devices = self._devices(_mapped())
         mounted = self._mounts(devices)
         return {self._limit(devices[name]) for name in mounted.staged | mounted.published}
 
-    def _devices(self, loops: _Loops, mapped: dict[str, tuple[DevNo, bool]]) -> dict[str, DevNo]:
+    def _devices(self, mapped: dict[str, tuple[DevNo, bool]]) -> dict[str, DevNo]:
         """Return the uppermost device of each volume that has one."""
-        return {**loops.attached(self._folder / "images"), **{name: dev for name, (dev, _) in mapped.items()}}
+        return {**self._below.attached(), **{name: dev for name, (dev, _) in mapped.items()}}
 
     def frozen(self) -> set[str]:
         """Return mapped devices that are suspended, and file systems that are frozen."""
-        suspended = {name for name, (_, state) in _mapped().items() if state}
+        suspended = {name for name, (_, state) in _mapped().items() if state} | self._below.suspended()
         return set(suspended or (str(path) for path in self._staging_mounts() if _is_frozen(path)))
 
     def _listed(self) -> dict[str, int]:
@@ -166,14 +175,14 @@ class Served(Calls):
     def _limit(self, dev: DevNo) -> str | None:
         return str(Cgroup(SLICE).read_limits().get(dev, UNLIMITED)) if self._enforced else None
 
-    def _free(self, promised: int) -> int:
+    def _free(self, gone: int) -> int:
         """Return what the pool says is left, when that is what it has to be, or has been wrong for a while."""
         found: list[int] = []
 
         def right() -> bool:
             (pool,) = self._store.all(Pool)
             found[:] = [pool.status.left]
-            return pool.status.left == int(pool.status.total * pool.spec.ratio) - promised
+            return pool.status.left == int(pool.status.total * pool.spec.ratio) - gone
 
         try:
             wait_for("the pool says what is left", right, Deadline(HINT_SECONDS))
@@ -186,10 +195,10 @@ class Served(Calls):
         return [path for path in places if path.parent == self.server.folder / "staging"]
 
     def _mounts(self, devices: dict[str, DevNo]) -> Mounted:
-        staging = {self.staging(name): self.volume_id(name) for name in (VOLUME, COPY)}
-        targets = {self.target(name): self.volume_id(name) for name in (VOLUME, COPY)}
+        staging = {self.staging(name): self.volume_id(name) for name in VOLUMES}
+        targets = {self.target(name): self.volume_id(name) for name in VOLUMES}
         below = (mount for mount in mountinfo.all_mounts() if self.server.folder in mount.target.parents)
-        rest = [mount for mount in below if mount.target not in self._own]
+        rest = [mount for mount in below if mount.target not in self._below.own]
         if self._fs_type != RAW:
             return Mounted.of(rest, staging, targets, devices)
         # A bare device is seen by its node, which is of another file system.
@@ -197,34 +206,6 @@ class Served(Calls):
         right = [mount for mount in rest if shown.get(mount.target) == dev_number(mount.target.stat().st_rdev)]
         published = {targets[mount.target] for mount in right}
         return Mounted(set(), published, {f"mount at {mount.target}" for mount in rest if mount not in right})
-
-
-class _Loops:
-    """The loop devices of the machine, with their files."""
-
-    def __init__(self, files: dict[DevNo, Path]) -> None:
-        self._files = files
-
-    def attached(self, folder: Path) -> dict[str, DevNo]:
-        """Return those of images in a folder, by record id."""
-        return {path.stem: dev for dev, path in self._files.items() if path.parent == folder}
-
-    def strays(self, folder: Path, known: set[Path]) -> set[str]:
-        """Return those of other files below a folder; one that was removed is called so by the kernel."""
-        found = [path for path in self._files.values() if folder in path.parents]
-        return {
-            f"loop device of {path}"
-            for path in found
-            if path not in known and (path.parent not in known or path.suffix != ".img")
-        }
-
-
-def _loops() -> _Loops:
-    files = {}
-    for name, image in loopinfo.bound():
-        with contextlib.suppress(FileNotFoundError):  # gone meanwhile
-            files[DevNo.parse((SYS / name / "dev").read_text().strip())] = image
-    return _Loops(files)
 
 
 def _mapped() -> dict[str, tuple[DevNo, bool]]:

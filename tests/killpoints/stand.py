@@ -29,6 +29,7 @@ class Sight:
 
     volumes    those that are listed, with their size in bytes
     snapshots  those that are listed
+    groups     group snapshots that are whole
     records    all records, also of what is half made or half deleted
     images     what stands in the pool, whole
     temporary  what stands there half made
@@ -46,6 +47,7 @@ class Sight:
 
     volumes: dict[str, int]
     snapshots: set[str]
+    groups: set[str]
     records: set[str]
     images: set[str]
     temporary: set[str]
@@ -115,6 +117,12 @@ class Stand(Protocol):
     def delete_snapshot(self, name: str) -> None:
         """Delete a snapshot by the id that follows from its name."""
 
+    def group(self, name: str, *volumes: str) -> None:
+        """Make a group snapshot."""
+
+    def delete_group(self, name: str, *volumes: str) -> None:
+        """Delete a group snapshot by the ids that follow from names."""
+
     def expand(self, name: str, size: int) -> None:
         """Grow a volume's bytes and device."""
 
@@ -138,6 +146,12 @@ class Stand(Protocol):
 
     def snapshot_id(self, name: str) -> str:
         """Return the id of the snapshot of a name."""
+
+    def group_id(self, name: str) -> str:
+        """Return the id of the group snapshot of a name."""
+
+    def member(self, group: str, volume: str) -> str:
+        """Return the name of the snapshot that a group has of a volume."""
 
     def patiently(self, call: Callable[[], None]) -> None:
         """Call, and call again for as long as the answer is one after which sidecars go on asking."""

@@ -8,18 +8,16 @@ import random
 from typing import TYPE_CHECKING
 
 import grpc
-import psutil
 import pytest
 
-from csi_driver.deadline import Deadline, wait_for
 from csi_driver.host import loopinfo
 from tests.killpoints.calls import GOES_ON
 from tests.killpoints.drill import THREE_WAYS, Drill, Tally, Way
 from tests.killpoints.fuse import Point
 from tests.killpoints.killable import Killable
 from tests.killpoints.operations import OPERATIONS
+from tests.killpoints.orphans import orphaned, restart_beside
 from tests.killpoints.outcomes import MORE, RAW, VOLUME, is_staged, usable
-from tests.killpoints.serve import HOLD
 from tests.killpoints.served import Served
 from tests.torture import TORTURE, pick
 
@@ -32,14 +30,14 @@ pytestmark = pytest.mark.native
 
 SEED = pick(4, random.SystemRandom().randrange(1 << 32))
 ANYWHEN = 30
+NOT_HERE = {("expand", "ext4"), ("expand", RAW), ("group snapshot", RAW), ("delete group snapshot", RAW)}
+"""Only who has CAP_SYS_RESOURCE may grow an ext4, which root in a container may not have. A bare device has nothing
+that the node could grow, and without device-mapper nothing holds it still together with others."""
 CHOSEN = [
     (operation, fs_type)
     for operation in OPERATIONS
     for fs_type in pick(("ext4",), ("ext4", "xfs", RAW))
-    # Only who has CAP_SYS_RESOURCE may grow an ext4, which root in a container may not have; a bare device has nothing
-    # that the node could grow.
-    if (operation.name == "snapshot" or TORTURE)
-    and (operation.name, fs_type) not in {("expand", "ext4"), ("expand", RAW)}
+    if (operation.name == "snapshot" or TORTURE) and (operation.name, fs_type) not in NOT_HERE
 ]
 
 
@@ -91,28 +89,19 @@ def test_what_a_killed_life_did_to_names_is_durable_before_records_follow(server
     assert flush in effects[:follows]
 
 
-def test_a_mkfs_that_outlives_its_server_destroys_nothing(server: Killable) -> None:
-    """It was started and got no further; when it goes on, the volume is in use, with data, and it has to give up."""
-    hold = server.folder / HOLD
+def test_a_mkfs_that_outlives_its_server_is_waited_for(server: Killable) -> None:
+    """It was started and got no further; before it has ended nothing is served, so it can destroy nothing."""
     with contextlib.closing(Served(server, enforced=False)) as on:
         on.create(VOLUME)
-        hold.touch()
-        died = on.cut(lambda: on.stage(VOLUME), Point(0, "inside", "run mkfs.ext4")).died
-        mkfs = psutil.Process(int(hold.read_text()))
-        hold.unlink()
-        try:
-            wait_for("it stops", lambda: mkfs.status() == psutil.STATUS_STOPPED, Deadline(10.0))
-            on.restart()
-            on.stage(VOLUME)
-        finally:
-            mkfs.resume()
-        mkfs.wait()
+        mkfs = orphaned(on, lambda: on.stage(VOLUME), "mkfs.ext4")
+        waited = restart_beside(on, mkfs)
+        on.stage(VOLUME)
         is_staged(on)
         on.unstage(VOLUME)
         usable(on, VOLUME, MORE)
         on.delete(VOLUME)
 
-    assert died
+    assert waited
 
 
 def test_no_mkfs_joins_another(server: Killable) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MAPPERS = pytest.mark.parametrize("mapper", [True, False], ids=["mapped", "bare"])
 SEEDS = pick([4], [random.SystemRandom().randrange(1 << 32) for _ in range(5)])
 
+ONCE = pick({"group snapshot", "delete group snapshot"}, set[str]())
+"""Operations that are long: they are cut before or after each effect, not before and after."""
+
 
 @MAPPERS
 @pytest.mark.timeout(pick(60, 1800))
@@ -32,7 +35,8 @@ def test_an_operation_cut_at_any_effect_loses_and_leaves_nothing(
     for seed in SEEDS:
         on = Played(seed, mapper=mapper)
         try:
-            tally = Drill(on, seed, tuple(Way)).all(operation)
+            drill = Drill(on, seed, tuple(Way))
+            tally = drill.some(operation) if operation.name in ONCE else drill.all(operation)
         finally:
             on.close()
         effects, cuts = max(effects, tally.effects), cuts + tally.cuts
@@ -41,4 +45,4 @@ def test_an_operation_cut_at_any_effect_loses_and_leaves_nothing(
     record_property("cuts", cuts)
 
     assert effects >= 2
-    assert cuts >= 2 * len(Way) * (effects - 1) * len(SEEDS)
+    assert cuts >= (1 if operation.name in ONCE else 2) * len(Way) * (effects - 1) * len(SEEDS)

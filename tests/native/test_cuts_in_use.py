@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 
 from csi_driver import assemble
+from csi_driver.groups import GroupSnapshot
 from csi_driver.records import Snapshot
+from csi_driver.rpc import csi_pb2 as csi
 from csi_driver.store.sqlite import SqliteStore
 from hack.bench.calls import Caller, Failed
 from tests.serving import Server
@@ -78,3 +81,32 @@ def test_a_cut_that_takes_too_long_is_refused_for_good_until_the_volume_is_unsta
     assert images == [f"{volume}.img"]
     assert list(records) == []
     assert made == sorted([f"{volume}.img", f"{snapshot}.img"])
+
+
+def test_a_group_of_which_one_cut_takes_too_long_is_none(hurried: Hurried, caller: Caller) -> None:
+    """Whatever the other member is: a final code, nothing frozen, no cut of either, no record; then it works."""
+    in_use, other = caller.create(), caller.create()
+    caller.publish(in_use)
+    request = csi.CreateVolumeGroupSnapshotRequest(name="group", source_volume_ids=[in_use, other])
+    with pytest.raises(grpc.RpcError) as refusal:
+        hurried.client.groups.CreateVolumeGroupSnapshot(request, timeout=30)
+    write(caller.target / "alive")
+    images = hurried.images()
+    store = SqliteStore(hurried.folder / "state" / assemble.DATABASE)
+    records = [*store.all(GroupSnapshot), *store.all(Snapshot)]
+    store.close()
+    for rpc, message in caller._down(in_use):
+        caller.call(rpc, message)
+    group = hurried.client.groups.CreateVolumeGroupSnapshot(request, timeout=30).group_snapshot
+    members = [member.snapshot_id for member in group.snapshots]
+    hurried.client.groups.DeleteVolumeGroupSnapshot(
+        csi.DeleteVolumeGroupSnapshotRequest(group_snapshot_id=group.group_snapshot_id, snapshot_ids=members)
+    )
+    for volume in (in_use, other):
+        caller.delete(volume)
+
+    assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "unstage the volume" in str(refusal.value.details())
+    assert images == sorted([f"{in_use}.img", f"{other}.img"])
+    assert records == []
+    assert len(members) == 2

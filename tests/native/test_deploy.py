@@ -18,18 +18,33 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.native
 
-MIB, GIB = 1 << 20, 1 << 30
-SIZE = 8 * GIB
+MIB = 1 << 20
+SIZE = 300 * MIB
+"""Room for an XFS, and in the pool, which gives a thick volume all of it."""
 
-# What the tiers give 8 GiB: their lower bounds, all.
+# What the tiers give so little: their lower bounds, all.
 TRAINING = Limits(rbps=100 * MIB, wbps=64 * MIB, riops=6400, wiops=4096)
 INFERENCE = Limits(rbps=125 * MIB, wbps=64 * MIB, riops=1000, wiops=500)
-BY_STORAGE_CLASS = {"sluice-standard": UNLIMITED, "sluice-training": TRAINING, "sluice-inference": INFERENCE}
+WEIGHTS = Limits(rbps=256 * MIB, wbps=128 * MIB, riops=2048, wiops=1024)
+VECTOR_DB = Limits(rbps=128 * MIB, wbps=64 * MIB, riops=4096, wiops=2048)
+SCRATCH = Limits(rbps=200 * MIB, wbps=200 * MIB, riops=12800, wiops=12800)
+BY_STORAGE_CLASS = {
+    "sluice-standard": UNLIMITED,
+    "sluice-training": TRAINING,
+    "sluice-inference": INFERENCE,
+    "inference-on-fast": INFERENCE,
+    "sluice-weights": WEIGHTS,
+    "sluice-vector-db": VECTOR_DB,
+    "sluice-scratch": SCRATCH,
+}
 BY_ATTRIBUTES_CLASS = {
     "sluice-standard": UNLIMITED,
     "sluice-training": TRAINING,
     "sluice-training-gentle": TRAINING,
     "sluice-inference": Limits(rbps=250 * MIB, wbps=64 * MIB, riops=1000, wiops=500),
+    "sluice-weights": WEIGHTS,
+    "sluice-vector-db": VECTOR_DB,
+    "sluice-scratch": SCRATCH,
 }
 
 

@@ -18,6 +18,7 @@ from csi_driver.records import GIB
 from csi_driver.rpc import csi_pb2 as csi
 from csi_driver.rpc.controller import Controller
 from csi_driver.rpc.csi_pb2_grpc import ControllerStub, IdentityStub
+from csi_driver.rpc.group import Group
 from csi_driver.rpc.identity import Identity
 from csi_driver.rpc.intercept import WORKERS
 from csi_driver.rpc.server import Server
@@ -49,6 +50,7 @@ class Served:
             Identity("csi.sluice.dev", "1", lambda: True),
             self.controller,
             None,
+            Group(self.world.controller.groups),
         )
         self.server.start()
         self.channel = grpc.insecure_channel(f"unix:{self.socket}", [("grpc.default_authority", "localhost")])

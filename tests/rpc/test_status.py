@@ -38,6 +38,8 @@ def test_every_error_has_a_code_that_is_not_internal(kind: type[StorageError]) -
         ("ControllerExpandVolume", NoSpace(""), Code.OUT_OF_RANGE),
         ("ControllerModifyVolume", NoSpace(""), Code.INVALID_ARGUMENT),
         ("CreateSnapshot", errors.Unsupported(""), Code.UNIMPLEMENTED),
+        ("CreateVolumeGroupSnapshot", errors.Unsupported(""), Code.FAILED_PRECONDITION),
+        ("CreateVolumeGroupSnapshot", NoSpace(""), Code.RESOURCE_EXHAUSTED),
         ("NodeStageVolume", errors.Busy(""), Code.ABORTED),
         ("NodeStageVolume", errors.Unknown(""), Code.DEADLINE_EXCEEDED),
         ("NodeStageVolume", errors.Unready(""), Code.UNAVAILABLE),

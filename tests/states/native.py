@@ -29,6 +29,7 @@ from tests.states.quiet import at_rest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from qos.limits import Limits
     from tests.killpoints.killable import Killable
 
 NODE = "node-a"
@@ -135,7 +136,17 @@ class NativeDriver:
         return pool.status.left == left and all(at_rest(record, views, self.up, {NODE: left}) for record in records)
 
     def view(self, node: str) -> View:  # noqa: ARG002
-        """Look at the pool's folders, at loop devices and mounts."""
+        """Look at the pool, at devices and mounts."""
+        sizes, devices, strays = self._bytes()
+        shown, limits = self._shown(devices, strays), self._limits(devices)
+        ups = {
+            name: Up(int((path / "size").read_text()) * SECTOR, limits.get(name), shown[name])
+            for name, path in devices.items()
+        }
+        return View(sizes, ups, tuple(strays))
+
+    def _bytes(self) -> tuple[dict[str, int], dict[str, Path], list[str]]:
+        """Return the sizes of what is in the pool, volumes' devices in sysfs, and what belongs to none."""
         images = self._server.pool / "pool" / "images"
         sizes = {path.stem: path.stat().st_size for path in images.glob(f"*{SUFFIX}")}
         strays = [f"half-made {path}" for path in (self._server.pool / "pool" / "new").iterdir()]
@@ -145,9 +156,11 @@ class NativeDriver:
                 devices[path.name.removesuffix(SUFFIX)] = SYS / name
             elif self._server.folder in path.parents and path != self._server.pool / "pool.xfs":
                 strays.append(f"loop device {name} of {path}")
-        shown = self._shown(devices, strays)
-        ups = {name: Up(int((path / "size").read_text()) * SECTOR, None, shown[name]) for name, path in devices.items()}
-        return View(sizes, ups, tuple(strays))
+        return sizes, devices, strays
+
+    def _limits(self, devices: dict[str, Path]) -> dict[str, Limits]:  # noqa: ARG002 - no limits, of any
+        """Return the limits in force."""
+        return {}
 
     def _shown(self, devices: dict[str, Path], strays: list[str]) -> dict[str, frozenset[Shown]]:
         """Return where each device is mounted or shown; note the mounts that belong to none."""

@@ -10,18 +10,23 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from csi_driver.agent.agent import followed
 from csi_driver.assemble import DATABASE
-from csi_driver.backends import passports
+from csi_driver.backends import lvmtags, passports
 from csi_driver.deadline import Deadline, wait_for
+from csi_driver.errors import Unknown
 from csi_driver.records import Snapshot, Volume
 from csi_driver.rpc import csi_pb2 as csi
 from csi_driver.store.sqlite import SqliteStore
+from tests.kernel.thin_node import ThinNode
 from tests.leftovers import Leftovers
+from tests.thinpool import rows
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.serving import Server
+    from tests.thinpool import ThinPool
 
 Record = Volume | Snapshot
 SETTLE_SECONDS = 60
@@ -41,11 +46,12 @@ class State:
     def of(cls, server: Server) -> State:
         """Look."""
         root = str(server.folder)
-        things = [thing.replace(root, "ROOT") for thing in Leftovers.now(root).things if "/pool.xfs" not in thing]
+        ours = Leftovers.now(root, "mapped device sluice-", "mapped device fast-sluice-").things
+        things = [thing.replace(root, "ROOT") for thing in ours if "/pool.xfs" not in thing]
         return cls(
             records={record.spec.name: _plain(record, root) for record in records(server)},
-            files={path.name: _file(path) for path in sorted((server.pool / "pool/images").iterdir())},
-            devices=sorted(thing.partition(" on ")[2] for thing in things if thing.startswith("loop device")),
+            files=_logical(server.thin) if isinstance(server, ThinNode) else _images(server),
+            devices=sorted(_named(thing) for thing in things if thing.startswith(("loop device", "mapped device"))),
             mounts=sorted(thing.partition(" at ")[2] for thing in things if thing.startswith("mount")),
             left=server.client.controller.GetCapacity(csi.GetCapacityRequest(), timeout=20).available_capacity,
         )
@@ -65,7 +71,11 @@ def settle(server: Server) -> None:
     for record in records(server):
         if record.spec.absent or not record.status.history.made:
             delete(server, record)
-    wait_for("the agent follows all records", lambda: all(map(_followed, records(server))), Deadline(SETTLE_SECONDS))
+    try:
+        wait_for("the agent follows all records", lambda: not _behind(server), Deadline(SETTLE_SECONDS))
+    except Unknown as error:
+        error.add_note("\n".join(map(str, _behind(server))))
+        raise
 
 
 def delete(server: Server, record: Record) -> None:
@@ -77,8 +87,8 @@ def delete(server: Server, record: Record) -> None:
         controller.DeleteSnapshot(csi.DeleteSnapshotRequest(snapshot_id=record.id), timeout=SETTLE_SECONDS)
 
 
-def _followed(record: Record) -> bool:
-    return bool(record.status.history.made) and record.status.seen.generation >= record.generation
+def _behind(server: Server) -> list[Record]:
+    return [record for record in records(server) if not followed(record)]
 
 
 def _plain(record: Record, root: str) -> dict[str, Any]:
@@ -95,6 +105,24 @@ def _plain(record: Record, root: str) -> dict[str, Any]:
         ),
         "deleting": record.deleting,
     }
+
+
+def _named(thing: str) -> str:
+    """Return a device's file, or its name."""
+    return thing.partition(" on ")[2] or thing
+
+
+def _images(server: Server) -> dict[str, Any]:
+    return {path.name: _file(path) for path in sorted((server.pool / "pool/images").iterdir())}
+
+
+def _logical(thin: ThinPool) -> dict[str, Any]:
+    found = {}
+    for row in rows("lvs", "-o", "lv_name,lv_size,lv_active,lv_tags", thin.vg):
+        passport = lvmtags.read(row["lv_tags"].split(","))
+        plain = dataclasses.replace(passport, made="") if passport else None
+        found[row["lv_name"]] = (row["lv_size"], row["lv_active"], plain)
+    return found
 
 
 def _file(path: Path) -> tuple[int, int, Any]:

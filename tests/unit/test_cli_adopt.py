@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from csi_driver import adopting
-from csi_driver.adopting import Action, Rules, Shelf, Step
+from csi_driver.adopting import Action, Rules, Step
 from csi_driver.backends.base import Found, Passport
 from csi_driver.ids import new_id
 from csi_driver.records import Offer, Snapshot, Source, Volume, VolumeSpec
+from csi_driver.shelves import Shelf
 from csi_driver.store.base import Store, StoreUnready
 from csi_driver.store.hostile import HostileStore, Malice
 from csi_driver.store.sqlite import SqliteStore
@@ -79,6 +80,14 @@ def test_a_volume_gets_the_record_that_it_had() -> None:
     assert spec.qos.limits.wbps == 9 << 20
     assert spec.qos.limits.rbps == 100 << 20
     assert spec.qos.required
+
+
+def test_thick_is_what_the_bytes_are_and_not_what_the_tier_would_make() -> None:
+    """A thick volume may have moved to a thin tier, a thin one to `scratch`."""
+    moved = passport("pvc-a", tier="training", thick=True), passport("pvc-b", tier="scratch")
+    records = [step.record for step in adopting.plan([shelf(*map(found, moved))], {}, RULES)]
+
+    assert [record.spec.thick for record in records if isinstance(record, Volume)] == [True, False]
 
 
 def test_a_snapshot_and_its_restore_know_their_sources() -> None:

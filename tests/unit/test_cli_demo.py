@@ -86,9 +86,11 @@ def test_the_report_needs_nothing_from_outside(tmp_path: Path) -> None:
     )
     plan = Plan({"training": {"tier": "training"}}, phases())
 
-    report.write(tmp_path / "report.html", plan, run(6.0), facts)
+    story = rows.told({"promised": 630 << 30, "taken": 3 << 28, "snapshot_seconds": 0.61, "clone_seconds": 0.52})
+    report.write(tmp_path / "report.html", plan, run(6.0), facts, story)
 
     text = (tmp_path / "report.html").read_text()
+    assert "630 GiB promised, 0.75 GiB taken" in text
     assert 'src="http' not in text
     assert "<link" not in text
     assert "tier=training" in text

@@ -11,10 +11,13 @@ import structlog
 from typer.testing import CliRunner
 
 from csi_driver import assemble
-from csi_driver.cli import checks, doctor
+from csi_driver.cli import checks, doctor, formats
 from csi_driver.cli.app import app, main
 from csi_driver.cli.checks import State
 from csi_driver.config import Config
+from csi_driver.host import facts
+from csi_driver.host.facts import Program
+from csi_driver.host.run import PACKAGES
 from csi_driver.ids import new_id
 from csi_driver.records import Pool, PoolSpec, PoolStatus
 from csi_driver.store.sqlite import SqliteStore
@@ -69,6 +72,22 @@ def test_a_new_machine_has_no_state_and_that_is_well(tmp_path: Path) -> None:
 
     assert all(check.state is not State.MISSING for check in found)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_without_btrfs_serves_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its programs and its kernel's part are named with what does not work; those of ext4 and XFS must be there."""
+    none = [Program(name, "", "", package) for name, package in PACKAGES.items()]
+    monkeypatch.setattr(facts, "programs", lambda *_: none)
+    monkeypatch.setattr(facts, "kernel_release", lambda: "6.1.0-nowhere")
+    monkeypatch.setattr(formats, "copies_mount", lambda: False)
+    found = {check.name: check for check in formats.format_checks(assemble.Machine())}
+
+    assert found["mkfs.btrfs"].state is State.WARNING
+    assert found["btrfs in the kernel"].state is not State.MISSING
+    assert {found[name].state for name in ("mkfs.ext4", "e2fsck", "resize2fs", "mkfs.xfs")} == {State.MISSING}
+    assert all(check.remedy for check in found.values() if check.state is not State.OK)
+    assert formats._copies().state is State.WARNING
+    assert "6.1.0-nowhere" in formats._copies().found
 
 
 def test_a_damaged_database_is_named_with_its_remedy(tmp_path: Path) -> None:
@@ -175,7 +194,7 @@ def test_a_slip_is_one_line_and_status_1(
     assert said in errors
 
 
-@pytest.mark.parametrize("command", ["serve", "doctor", "volumes", "adopt", "tiers", "size", "demo"])
+@pytest.mark.parametrize("command", ["serve", "doctor", "pool", "volumes", "adopt", "tiers", "size", "demo"])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     """A person sees what to type."""
     shown = CliRunner().invoke(app, [command, "--help"])

@@ -62,7 +62,7 @@ def test_tiers_are_shown_for_a_size() -> None:
     """The built-in training tier of 1 TiB writes at most 512 MiB/s."""
     said = {tier["name"]: tier for tier in json.loads(run(tiers.app, "--size", "1Ti", "--json").stdout)}
 
-    assert set(said) == {"inference", "standard", "training"}
+    assert set(said) == {"inference", "scratch", "standard", "training", "vector-db", "weights"}
     assert said["training"]["limits"]["wbps"] == 512 << 20
     assert not any(said["standard"]["limits"].values())
 

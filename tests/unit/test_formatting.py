@@ -38,6 +38,8 @@ class Formatter:
         self.checked: list[str] = []
         self.begun_when_made = ""
         self.cut = False
+        self.others = False
+        self.looked_for_others = 0
         self._kind = kind
         self._store = store
 
@@ -45,6 +47,11 @@ class Formatter:
         if self._kind == "unreadable":
             raise Unready("read error, not touching it")
         return self._kind
+
+    def check_alone(self, _: Path) -> None:
+        self.looked_for_others += 1
+        if self.others:
+            raise Unready("is open in process 1 (mkfs.btrfs)")
 
     def make(self, _: Path, fs_type: str, **__: Any) -> None:  # noqa: ANN401 - not looked at
         record = self._store.get(Volume, ID)
@@ -126,10 +133,43 @@ def test_an_mkfs_that_was_cut_is_done_again() -> None:
     assert rig.record.status.history.format_done == "ext4"
 
 
+def test_an_mkfs_that_may_still_run_gets_no_second_one_beside_it() -> None:
+    """It outlived its server; nobody looks where none was begun, for a look at all processes takes its time."""
+    fresh = Rig(MADE)
+    fresh.prepare()
+    rig = Rig(dataclasses.replace(MADE, format_begun="btrfs"))
+    rig.programs.others = True
+
+    with pytest.raises(Unready, match="open in process 1"):
+        rig.prepare("btrfs")
+    assert (rig.programs.made, fresh.programs.looked_for_others) == ([], 0)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_the_bytes_learn_that_somebody_has_them_after_the_record_and_before_anybody_has(
+    monkeypatch: pytest.MonkeyPatch, *, raw: bool
+) -> None:
+    """The other way round, a cut between the two would leave a volume that is neither blank nor begun."""
+    rig = Rig(MADE)
+    seen: list[tuple[bool, int]] = []
+
+    def take(_: str) -> None:
+        history = rig.record.status.history
+        seen.append((history.raw or bool(history.format_begun), len(rig.programs.made)))
+
+    monkeypatch.setattr(rig.backend, "take", take)
+    if raw:
+        rig.formatting.hand_out_raw(rig.record, rig.backend)
+    else:
+        rig.prepare()
+
+    assert seen == [(True, 0)]
+
+
 def test_a_volume_that_a_pod_had_as_a_block_device_is_the_pods() -> None:
     """Even if an mkfs had been begun and cut before: what is written now may be a pod's."""
     rig = Rig(dataclasses.replace(MADE, format_begun="ext4"))
-    rig.formatting.hand_out_raw(rig.record)
+    rig.formatting.hand_out_raw(rig.record, rig.backend)
     rig.backend.write(ID, 0, b"a pod's")
 
     with pytest.raises(Foreign):

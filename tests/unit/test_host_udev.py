@@ -1,4 +1,4 @@
-"""The rule by which udev leaves volumes alone: written once, told once, and the same as the one that is shipped."""
+"""The rule by which udev leaves volumes alone: written once, told once, and the same as what is shipped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from csi_driver.host import udev
 from csi_driver.host.run import Runner
 from csi_driver.host.syscalls import Kernel
 
-SHIPPED = Path(__file__).resolve().parent.parent.parent / "deploy/udev" / udev.NAME
+SHIPPED = Path(__file__).resolve().parent.parent.parent / "deploy/udev"
 
 
 class Told(Runner):
@@ -28,9 +28,27 @@ class Told(Runner):
             raise ToolFailed(argv[0], self._status, "no")
 
 
-def test_the_shipped_rule_is_the_one_that_a_server_writes() -> None:
-    """Where a server can't write it, a person installs the file."""
-    assert SHIPPED.read_text() == udev.RULE
+def texts(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+RULES = dict.fromkeys(udev.NAMES, udev.RULE)
+
+
+def test_the_shipped_rules_are_those_that_a_server_writes() -> None:
+    """Where a server can't write them, a person installs the files."""
+    assert texts(SHIPPED) == RULES
+
+
+def test_rules_count_as_installed_when_both_are_as_they_are_now(tmp_path: Path) -> None:
+    """One alone leaves a gap on Debian or on RHEL, an older one may know no logical volumes."""
+    for name, text in RULES.items():
+        (tmp_path / name).write_text(text)
+    whole = udev.installed([tmp_path / "none", tmp_path])
+    (tmp_path / udev.NAMES[0]).write_text("# older\n")
+
+    assert whole == tmp_path
+    assert udev.installed([tmp_path]) is None
 
 
 def test_udev_is_told_once(tmp_path: Path) -> None:
@@ -40,17 +58,16 @@ def test_udev_is_told_once(tmp_path: Path) -> None:
 
     assert (first, second) == (True, False)
     assert told.commands == [["udevadm", "control", "--reload"]]
-    assert [path.name for path in (tmp_path / "rules.d").iterdir()] == [udev.NAME]
-    assert (tmp_path / "rules.d" / udev.NAME).read_text() == udev.RULE
+    assert texts(tmp_path / "rules.d") == RULES
 
 
 def test_an_older_rule_is_replaced(tmp_path: Path) -> None:
     """A server of another version may have written it."""
-    (tmp_path / "rules.d").mkdir()
-    (tmp_path / "rules.d" / udev.NAME).write_text("# older\n")
+    udev.keep_away(Kernel(), Told(), tmp_path)
+    (tmp_path / "rules.d" / udev.NAMES[1]).write_text("# older\n")
 
     assert udev.keep_away(Kernel(), Told(), tmp_path)
-    assert (tmp_path / "rules.d" / udev.NAME).read_text() == udev.RULE
+    assert texts(tmp_path / "rules.d") == RULES
 
 
 def test_where_there_is_no_udev_nothing_is_done(tmp_path: Path) -> None:

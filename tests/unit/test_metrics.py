@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import generate_latest
 
+from csi_driver.agent.trimming import Trimming
 from csi_driver.errors import Invalid, Unready
 from csi_driver.ids import new_id
 from csi_driver.metrics import Metrics
@@ -16,6 +17,7 @@ from csi_driver.records import Offer, Volume, VolumeSpec
 from csi_driver.store.sqlite import SqliteStore
 from qos.enforce import Off
 from qos.limits import DevNo, Limits
+from tests.fakes.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,3 +82,35 @@ def test_metrics_are_served_where_they_are_asked_for(tmp_path: Path) -> None:
         assert b"sluice_volumes" in answer.read()
     ended()
     store.close()
+
+
+def test_a_scrape_shows_how_full_pools_are_and_what_trims_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One series a level, of which one is 1; a pool that can't be looked at has none."""
+    world = World(SqliteStore(tmp_path / "sluice.db"), total=1000)
+    side = world.agents["n1"]
+    world.disks["n1"].others, world.disks["n1"].metadata_total = 910, 100
+    trimming = Trimming(world.store, side.pools, side.staging._stack, side.staging._kernel, side.locks, every=0.0)
+    trimming.trimmed["fast"], trimming.last["fast"] = 4096, 1.5e9
+    metrics = Metrics()
+    metrics.watch(side.pools, trimming)
+    shown = generate_latest(metrics.registry).decode().splitlines()
+    monkeypatch.setattr(side.pool().backend, "_open", False)
+    away = generate_latest(metrics.registry).decode()
+    world.close()
+
+    for line in (
+        'sluice_pool_data_size_bytes{pool="fast"} 1000.0',
+        'sluice_pool_data_used_bytes{pool="fast"} 910.0',
+        'sluice_pool_metadata_size_bytes{pool="fast"} 100.0',
+        'sluice_pool_metadata_used_bytes{pool="fast"} 0.0',
+        'sluice_pool_promised_bytes{pool="fast"} 0.0',
+        'sluice_pool_guard{level="ok",pool="fast"} 0.0',
+        'sluice_pool_guard{level="no-new-volumes",pool="fast"} 1.0',
+        'sluice_pool_guard_entered_total{level="no-new-volumes",pool="fast"} 1.0',
+        'sluice_pool_guard_entered_total{level="emergency",pool="fast"} 0.0',
+        'sluice_trimmed_bytes_total{pool="fast"} 4096.0',
+        'sluice_trim_last_timestamp_seconds{pool="fast"} 1.5e+09',
+    ):
+        assert line in shown
+    assert "sluice_pool_guard{" not in away
+    assert "sluice_trimmed_bytes_total{" in away

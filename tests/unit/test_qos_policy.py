@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,14 +12,14 @@ from hypothesis import strategies as st
 
 from qos import tiers
 from qos.limits import MOST_IOPS, UNLIMITED, Limits
-from qos.policy import FLOORS_AND_BURST, OVERRIDES, BadLimit, check_overrides, limits
+from qos.policy import FLOORS_AND_BURST, OVERRIDES, BadLimit, check_overrides, least, limits
 from qos.rates import Rate
 from qos.tiers import Tier
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 # Not st.text: it first draws up a table of all of Unicode, which takes longer than Hypothesis allows on a slow machine.
 texts = st.lists(st.sampled_from(string.printable), max_size=20) | st.lists(st.sampled_from("0123456789.,/Gikmax"))
 sizes = st.integers(0, 2**63 - 1)
@@ -177,3 +178,43 @@ def test_a_volume_of_less_than_nothing_has_no_rate() -> None:
     """A size that can't be is a bug upstream."""
     with pytest.raises(ValueError, match="-1"):
         Rate(per_gib=1).at(-1)
+
+
+@pytest.mark.parametrize(
+    ("write_bps", "overrides", "wbps"),
+    [
+        (Rate(per_gib=MIB // 2, at_least=64 * MIB, at_most=512 * MIB), {}, 64 * MIB),
+        (Rate(per_gib=MIB), {}, 100 * MIB // 10),
+        (Rate(absolute=50 * MIB), {}, 5 * MIB),
+        (Rate(absolute=15), {}, 2),
+        (None, {}, 64 * MIB),
+        (Rate(per_gib=MIB), {"writeBPS": "1Mi/Gi,3Mi.."}, 3 * MIB),
+        (Rate(per_gib=MIB), {"writeBPS": "20Mi"}, 2 * MIB),
+        (Rate(per_gib=MIB), {"writeBPS": "max"}, 64 * MIB),
+    ],
+    ids=["bound", "per GiB", "absolute", "kernel's least", "none", "bound of a class", "absolute of a class", "max"],
+)
+def test_what_yields_is_written_at_its_least(write_bps: Rate | None, overrides: dict[str, str], wbps: int) -> None:
+    """The lower bound of the rule in force, a tenth where it has none, 64 MiB/s where there is no ceiling."""
+    tier = Tier(name="t", write_bps=write_bps, read_iops=Rate(absolute=700), yields=True)
+
+    assert least(tier, 100 * GIB, overrides) == Limits(wbps=wbps, riops=700, wiops=4096)
+
+
+@given(sizes, st.sampled_from([tier for tier in tiers.load().values() if tier.yields]))
+def test_to_yield_is_never_to_gain(size: int, tier: Tier) -> None:
+    """Reads keep their ceilings, writes get lower ones or the same."""
+    full, held = limits(tier, size, {}), least(tier, size, {})
+
+    assert held is not None
+    assert (held.rbps, held.riops) == (full.rbps, full.riops)
+    assert 2 <= (held.wbps or 0) <= (full.wbps or MOST_IOPS)
+    assert 2 <= (held.wiops or 0) <= (full.wiops or MOST_IOPS)
+
+
+def test_training_yields_to_inference() -> None:
+    """A volume that doesn't yield has no second set of limits."""
+    built_in = tiers.load()
+
+    assert least(built_in["training"], GIB, {}) == replace(limits(built_in["training"], GIB, {}), wbps=64 * MIB)
+    assert least(built_in["inference"], GIB, {}) is None

@@ -8,7 +8,7 @@ import pytest
 
 from qos import tiers
 from qos.rates import Rate
-from qos.tiers import BadTier, Enforce, Tier
+from qos.tiers import BadTier, Enforce, Provision, Tier
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,25 +30,33 @@ def test_the_default_tier_has_no_limits() -> None:
     assert set(standard.rates().values()) == {None}
 
 
-def test_training_and_inference_are_built_in_and_must_be_enforced() -> None:
+def test_the_built_in_tiers_must_be_enforced() -> None:
     """A training job that runs unlimited is what the driver is there to stop."""
     built_in = tiers.load()
 
-    assert set(built_in) == {"standard", "training", "inference"}
+    assert set(built_in) == {"standard", "training", "inference", "weights", "vector-db", "scratch"}
     assert all(tier.enforce is Enforce.REQUIRED for tier in built_in.values())
 
 
-def test_training_has_more_bytes_and_inference_small_reads() -> None:
-    """Each tier's two read ceilings meet at the request size that its programs use."""
-    built_in = tiers.load()
-    request = {}
-    for name in ("training", "inference"):
-        bps, iops = built_in[name].read_bps, built_in[name].read_iops
-        assert bps is not None
-        assert iops is not None
-        request[name] = bps.at(500 * GIB) / iops.at(500 * GIB)
+@pytest.mark.parametrize("size", [GIB, 20 * GIB, 500 * GIB, 8192 * GIB])
+@pytest.mark.parametrize(
+    ("name", "request_kib"),
+    [("training", 16), ("inference", 128), ("weights", 128), ("vector-db", 32), ("scratch", 16)],
+)
+def test_both_ceilings_meet_at_the_request_that_a_tiers_programs_make(name: str, request_kib: int, size: int) -> None:
+    """Whatever the size: neither makes the other vain."""
+    tier = tiers.load()[name]
+    assert tier.read_bps is not None
+    assert tier.read_iops is not None
 
-    assert request == {"training": 16 * 1024, "inference": 128 * 1024}
+    per_request = tier.read_bps.at(size) / tier.read_iops.at(size)
+
+    assert per_request == pytest.approx(request_kib * 1024, rel=0.03)  # 125 MiB over 1,000 is not quite 128 KiB
+
+
+def test_only_scratch_is_thick() -> None:
+    """All others have snapshots, and share a pool's bytes by need."""
+    assert [tier.name for tier in tiers.load().values() if tier.provision is Provision.THICK] == ["scratch"]
 
 
 def test_a_file_adds_tiers_and_replaces_whole_ones(tmp_path: Path) -> None:
@@ -65,7 +73,7 @@ def test_every_key_has_its_field(tmp_path: Path) -> None:
     text = (
         '[all]\ndescription = "d"\nreadIOPS = "1k"\nwriteIOPS = "2k"\nreadBPS = "3Mi"\nwriteBPS = "4Mi/Gi"\n'
         'enforce = "best-effort"\nfsType = "xfs"\nmountOptions = ["noatime"]\nmkfsOptions = ["-m", "bigtime=1"]\n'
-        "readAheadKiB = 256\n"
+        "readAheadKiB = 256\nyields = true\nprovision = 'thick'\n"
     )
 
     assert load(tmp_path, text)["all"] == Tier(
@@ -76,6 +84,8 @@ def test_every_key_has_its_field(tmp_path: Path) -> None:
         read_bps=Rate(absolute=3 * 2**20),
         write_bps=Rate(per_gib=4 * 2**20),
         enforce=Enforce.BEST_EFFORT,
+        yields=True,
+        provision=Provision.THICK,
         fs_type="xfs",
         mount_options=("noatime",),
         mkfs_options=("-m", "bigtime=1"),
@@ -95,7 +105,10 @@ def test_every_key_has_its_field(tmp_path: Path) -> None:
         ("readBPS", "1.5", "1.5"),
         ("enforce", '"maybe"', "best-effort"),
         ("enforce", "[]", "best-effort"),
+        ("yields", '"true"', "neither true nor false"),
         ("fsType", '"ntfs"', "ext4"),
+        ("provision", '"fat"', "thick"),
+        ("provision", "[]", "thick"),
         ("mountOptions", '"noatime"', "list"),
         ("mountOptions", '["a b"]', "list"),
         ("mkfsOptions", '[""]', "list"),

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 
-from csi_driver.agent.queue import Queue
+from csi_driver.agent.queue import MOST_LENT, Queue
 from csi_driver.deadline import Deadline, wait_for
 
 
@@ -93,3 +93,66 @@ def test_what_is_not_due_waits_and_is_brought_forward() -> None:
     queue.add(("volume", "a"))
     assert done.wait(5)
     queue.stop()
+
+
+def test_a_thread_that_is_lent_works_at_once() -> None:
+    """Before the call returns, in that very thread; and the queue goes on as ever."""
+    workers: list[int] = []
+    queue = Queue(lambda _: workers.append(threading.get_ident()), lambda *_: None, 1)
+    queue.start()
+    done = queue.work_on(("volume", "a"))
+    there = list(workers)
+    queue.stop()
+
+    assert (done, there) == (True, [threading.get_ident()])
+    assert not queue.work_on(("volume", "a")), "it has been stopped"
+
+
+def test_a_thread_that_is_lent_keeps_off_what_others_do_or_must_wait_for() -> None:
+    """Neither a key that is worked on, nor one that failed and waits for its time, nor anything before the start."""
+    goes_on = threading.Event()
+    tries: list[str] = []
+
+    def work(key: tuple[str, str]) -> None:
+        tries.append(key[1])
+        if key[1] == "busy":
+            assert goes_on.wait(5)
+        else:
+            raise ValueError
+
+    queue = Queue(work, lambda *_: None, 1)
+    assert not queue.work_on(("volume", "early"))
+    queue.start()
+    queue.add(("volume", "busy"))
+    wait_for("it is worked on", lambda: bool(tries), Deadline(5))
+    failed = queue.work_on(("volume", "failing"))
+    refused = [queue.work_on(("volume", name)) for name in ("busy", "failing")]
+    goes_on.set()
+    wait_for("what failed comes again", lambda: tries.count("failing") == 2, Deadline(5))
+    queue.stop()
+
+    assert failed, "it was worked on, and the failure is the queue's affair"
+    assert refused == [False, False]
+
+
+def test_only_so_many_threads_are_taken() -> None:
+    """Each is its caller's, who may have to answer; a disk that hangs must not have them all."""
+    goes_on = threading.Event()
+
+    def work(_: tuple[str, str]) -> None:
+        assert goes_on.wait(5)
+
+    queue = Queue(work, lambda *_: None, 1)
+    queue.start()
+    lent = [threading.Thread(target=queue.work_on, args=[("volume", str(number))]) for number in range(MOST_LENT)]
+    for thread in lent:
+        thread.start()
+    wait_for("all are at work", lambda: len(queue._working) == MOST_LENT, Deadline(5))
+    one_more = queue.work_on(("volume", "one more"))
+    goes_on.set()
+    for thread in lent:
+        thread.join()
+    afterwards = queue.work_on(("volume", "one more"))
+    queue.stop()
+
+    assert (one_more, afterwards) == (False, True)

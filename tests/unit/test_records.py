@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csi_driver.ids import is_id, new_id
-from csi_driver.records import KINDS, Failure, History, Node, NodeSpec, Offer, Volume, VolumeSpec
+from csi_driver.kinds import KINDS
+from csi_driver.records import Failure, History, Node, NodeSpec, Offer, Volume, VolumeSpec
 
 KEPT: dict[str, Any] = {
     "accepted": Offer(1, "node-a", "pool-a"),
@@ -153,7 +154,7 @@ def test_with_spec_changes_only_the_spec() -> None:
 
 def test_kinds_have_the_names_that_stores_keep() -> None:
     """The names stand in databases and in custom resources: they never change."""
-    assert list(KINDS) == ["volume", "snapshot", "pool", "node"]
+    assert list(KINDS) == ["volume", "snapshot", "groupsnapshot", "pool", "node"]
 
 
 def test_a_record_cannot_be_changed_in_place() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -21,17 +22,19 @@ SLUICE_DISK=/dev/null exec "$@"
 CONFTEST = """
 from pathlib import Path
 
-from tests.vm import boot
+from tests.vm import boot, lanes, seconds
 from tests.vm.relay import Relay, in_vm
 
-boot.RUN, boot.LOGS = Path(__file__).with_name("run"), Path(__file__).with_name("logs")
+HERE = Path(__file__).parent
+boot.RUN, boot.LOGS, seconds.KNOWN = HERE / "run", HERE / "logs", HERE / "known"
+lanes.PROCESSORS = int((HERE / "processors").read_text())
 
 def pytest_configure(config):
     if not in_vm():
         config.pluginmanager.register(Relay())
 """
-SETTINGS = "[pytest]\naddopts = -q\nmarkers =\n    kernel\n    boot\n    last\n    timeout\n"
-HEAD = "import os, sys, pytest\npytestmark = pytest.mark.kernel\n"
+SETTINGS = "[pytest]\naddopts = -q\nmarkers =\n    kernel\n    boot\n    quiet\n    last\n    timeout\n"
+HEAD = "import os, sys, time, pathlib, pytest\npytestmark = pytest.mark.kernel\n"
 
 
 class Project:
@@ -43,10 +46,16 @@ class Project:
         (folder / "pytest.ini").write_text(SETTINGS)
         (folder / "run").write_text(RUN)
         (folder / "run").chmod(0o755)
+        self.processors(2)
 
-    def run(self, body: str) -> str:
-        """Run a module's tests and return what pytest prints."""
-        (self.folder / "test_module.py").write_text(HEAD + body)
+    def processors(self, count: int) -> None:
+        """Say how many processors there are."""
+        (self.folder / "processors").write_text(f"{count}")
+
+    def run(self, *bodies: str) -> str:
+        """Run modules' tests and return what pytest prints."""
+        for number, body in enumerate(bodies):
+            (self.folder / f"test_{number}.py").write_text(HEAD + body)
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = {**os.environ, "PATH": path, "PYTHONPATH": str(CHECKOUT)}
         argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA"]
@@ -119,3 +128,83 @@ def test_each_boot_has_its_own_machine(project: Project) -> None:
     assert closing(output) == "3 passed"
     assert project.boots() == 2
     assert "--iops=1000" in (project.folder / "boots").read_text()
+
+
+def known(project: Project, **seconds: float) -> None:
+    """Say what was learned of the files `test_0.py` and so on, given as `_0` and so on."""
+    (project.folder / "known").write_text(json.dumps({f"test{file}.py": taken for file, taken in seconds.items()}))
+
+
+TOGETHER = """
+def test_a():
+    mine, other = (pathlib.Path(f"there-{number}") for number in (%d, %d))
+    mine.touch()
+    until = time.monotonic() + 20
+    while not other.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert other.exists()
+"""
+
+
+def test_long_files_have_machines_that_run_side_by_side(project: Project) -> None:
+    """Each of the two waits for the other, which would not come after it."""
+    known(project, _0=500, _1=400, _2=5)
+    output = project.run(TOGETHER % (0, 1), TOGETHER % (1, 0), "def test_b(): pass\n")
+
+    assert closing(output) == "3 passed"
+    assert project.boots() == 2
+
+
+def test_the_first_machine_runs_beside_the_tests_here(project: Project) -> None:
+    """A test here waits for one that would else come after it."""
+    (project.folder / "test_here.py").write_text("import pathlib, time\n" + TOGETHER % (1, 0))
+    output = project.run("def test_a(): pathlib.Path('there-0').touch()\n")
+
+    assert closing(output) == "2 passed"
+    assert project.boots() == 1
+
+
+def test_short_files_share_a_machine(project: Project) -> None:
+    """Another boot would take longer than it spares."""
+    known(project, _0=20, _1=20)
+    output = project.run("def test_a(): pass\n", "def test_a(): pass\n")
+
+    assert closing(output) == "2 passed"
+    assert project.boots() == 1
+
+
+def test_a_machine_that_crashes_leaves_those_beside_it_alone(project: Project) -> None:
+    """Its own tests failed, the others' results count."""
+    known(project, _0=500, _1=400)
+    output = project.run("def test_a(): os._exit(125)\n", "def test_a(): pass\n")
+
+    assert closing(output) == "1 failed, 1 passed"
+    assert "the VM ended with status 125" in output
+
+
+ALONE = """
+    path = pathlib.Path('busy')
+    path.touch(exist_ok=False)
+    time.sleep(0.5)
+    path.unlink()
+"""
+
+
+def test_machines_run_one_after_another_where_there_is_one_processor(project: Project) -> None:
+    """The next boots when the one before is through; two at once would find each other's file."""
+    project.processors(1)
+    slow, fast = "@pytest.mark.boot(iops=1000)\n", "@pytest.mark.boot(iops=9000)\n"
+    output = project.run(f"{slow}def test_a():{ALONE}{fast}def test_b():{ALONE}")
+
+    assert closing(output) == "2 passed"
+    assert project.boots() == 2
+
+
+def test_what_measures_has_a_machine_when_the_others_are_gone(project: Project) -> None:
+    """Whatever boot it wants, and however many processors there are."""
+    project.processors(4)
+    quiet = "@pytest.mark.quiet\n@pytest.mark.boot(iops=%d)\ndef test_%d(): assert not pathlib.Path('busy').exists()\n"
+    output = project.run(f"def test_a():{ALONE}" + quiet % (1000, 1000) + quiet % (9000, 9000))
+
+    assert closing(output) == "3 passed"
+    assert project.boots() == 3

@@ -8,13 +8,12 @@ import subprocess
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from tests.torture import TORTURE, VARIABLE, pick
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 RUN = CHECKOUT / "hack/vm/run"
@@ -56,23 +55,18 @@ class Boot:
 
 
 class Running:
-    """Run a command in a machine, its output as it comes and its log in a file."""
+    """Run a command in a machine: each line of its output is told as it comes, b"" at its end; its log is in a file."""
 
-    def __init__(self, boot: Boot, command: Sequence[str]) -> None:
+    def __init__(self, boot: Boot, command: Sequence[str], tell: Callable[[bytes], None]) -> None:
         LOGS.mkdir(parents=True, exist_ok=True)
         self.log = LOGS / f"{next(_numbers)}.log"
         argv = [str(RUN), *boot.flags(), f"--timeout={TIMEOUT}", "--", *command]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
-        self._lines: SimpleQueue[bytes] = SimpleQueue()
-        # Nobody may ask for lines for minutes, and a machine whose output is not read stands still.
+        self._tell = tell
+        # A machine whose output is not read stands still.
         self._reader = threading.Thread(target=self._read, name="vm-output", daemon=True)
         self._reader.start()
-
-    def lines(self) -> Iterator[bytes]:
-        """Yield the command's lines until its end."""
-        while line := self._lines.get():
-            yield line
 
     def wait(self) -> int:
         """Return the status once the machine is gone: the command's own, 124 or 125 (see hack/vm/README.md)."""
@@ -96,5 +90,5 @@ class Running:
         assert self._process.stdout is not None
         with self._process.stdout as output:
             for line in output:
-                self._lines.put(line)
-        self._lines.put(b"")
+                self._tell(line)
+        self._tell(b"")

@@ -11,7 +11,7 @@ from csi_driver.deadline import Deadline, wait_for
 from csi_driver.records import Snapshot as SnapshotRecord
 from csi_driver.records import Volume as VolumeRecord
 from csi_driver.rpc import csi_pb2 as csi
-from tests.kernel.images import PIECE, digest
+from tests.kernel.images import PIECE
 from tests.kernel.volume import Snapshot, Volume
 from tests.vm.plan import id_of
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.kernel.node import Node
+    from tests.vm.kept import KeptImages, KeptThin
     from tests.vm.plan import Op, Thing
 
 CALL_SECONDS = 60
@@ -71,7 +72,7 @@ class Caller:
         return Snapshot(self._node, id_of(SnapshotRecord.KIND, name))
 
 
-def settled(node: Node, others: Container[str]) -> dict[str, Seen]:
+def settled(node: KeptImages | KeptThin, others: Container[str]) -> dict[str, Seen]:
     """Wait until nothing is half made or half deleted, and return what there is by its name. Of others, no digest."""
     records: list[VolumeRecord | SnapshotRecord] = []
 
@@ -82,7 +83,9 @@ def settled(node: Node, others: Container[str]) -> dict[str, Seen]:
     wait_for("all is made or gone", whole, Deadline(SETTLE_SECONDS))
     return {
         record.spec.name: Seen(
-            record.KIND, record.status.history.size, "" if record.spec.name in others else _bytes(node, record)
+            record.KIND,
+            record.status.history.size,
+            "" if record.spec.name in others else node.digest_of(record.id, record.status.history.size),
         )
         for record in records
     }
@@ -119,13 +122,6 @@ def wrong(
 def meant(thing: Thing) -> Seen:
     """Return what a thing looks like when it is whole."""
     return Seen(thing.kind, thing.size, _digest_of(thing.content))
-
-
-def _bytes(node: Node, record: VolumeRecord | SnapshotRecord) -> str:
-    """Return the digest of a record's bytes, "" if they aren't there in that length."""
-    image = node.image(record.id)
-    whole = image.exists() and image.stat().st_size == record.status.history.size
-    return digest(image) if whole else ""
 
 
 def _content(name: str) -> bytes:

@@ -13,25 +13,29 @@ import subprocess
 import sys
 import threading
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from csi_driver.deadline import Deadline, wait_for
 from csi_driver.records import Snapshot as SnapshotRecord
 from csi_driver.records import Volume as Record
 from tests.kernel.gauge import limit_line
-from tests.kernel.node import MIB, Node, run
+from tests.kernel.node import MIB, run
 from tests.kernel.volume import Snapshot, Volume
 from tests.leftovers import Leftovers
 from tests.vm.caller import Caller, Seen, offered, settled, wrong
 from tests.vm.fio import SIZE, Fio
+from tests.vm.kept import kept
 from tests.vm.plan import around, id_of
 from tests.vm.saying import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-FOLDER = Path("/var/tmp/kept")
+    from tests.vm.kept import KeptImages, KeptThin
+
+    Node = KeptImages | KeptThin
+
 KINDS: dict[str, dict[str, Any]] = {
     "ext4": {"size": 64 * MIB, "readIOPS": "5000", "writeBPS": "8Mi"},
     "xfs": {"size": 300 * MIB, "fs_type": "xfs", "readBPS": "16Mi", "writeIOPS": "200"},
@@ -47,6 +51,7 @@ WORKERS = 3
 class Cut(NamedTuple):
     """Hold what the host knows and wants.
 
+    backend    of the pool: loop or lvm
     seed       what the workers do
     number     how many cuts there were
     seconds    after how many the power is to be cut, 0 for not any more
@@ -55,6 +60,7 @@ class Cut(NamedTuple):
     counted    how many blocks fio had counted then
     """
 
+    backend: str
     seed: int
     number: int
     seconds: float
@@ -66,8 +72,10 @@ class Cut(NamedTuple):
 def main(cut: Cut) -> None:
     """Look, and work."""
     machine = Leftovers.now()
-    node = Node(folder=FOLDER)
-    if not cut.number:
+    node = kept(cut.backend)
+    if cut.number:
+        _holds("nothing has to be repaired", node.sound())
+    else:
         node.format()
     node.mount()
     node.start()
@@ -146,12 +154,12 @@ def _clean(path: Path) -> None:
 
 def _check(node: Node, cut: Cut) -> Cut:
     """Find everything again, whole, and nothing that is not. Return what is acknowledged from now on."""
-    _holds("nothing is offered before it is made", offered(node) <= _images(node))
+    _holds("nothing is offered before it is made", offered(node) <= node.ids())
     seen = settled(node, STAY)
     _holds("nothing is wrong with any volume", not any(node.listed().values()))
-    _holds("nothing half made is in the pool", list((node.pool / "new").iterdir()) == [])
+    _holds("nothing half made is in the pool", node.half_made() == [])
     whole = {id_of(thing.kind, name) for name, thing in seen.items()}
-    odd = whole ^ _images(node) | whole ^ offered(node)
+    odd = whole ^ node.ids() | whole ^ offered(node)
     _holds(f"every image has its record, and all of them are offered {odd}", not odd)
     for name in KINDS:
         _check_volume(node, name, cut.known[name])
@@ -208,13 +216,9 @@ def _take_down(node: Node, cut: Cut, machine: Leftovers) -> None:
     node.take_down()
     _holds("all is deleted", node.images() == [])
     node.stop()
-    run("umount", FOLDER)
+    node.release()
     left = Leftovers.now().since(machine)
     _holds(f"nothing is left: {left}", left == [])
-
-
-def _images(node: Node) -> set[str]:
-    return {Path(name).stem for name in node.images()}
 
 
 def _digest(volume: Volume) -> str:

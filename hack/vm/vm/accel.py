@@ -48,7 +48,7 @@ def choose_accelerator(cache: Cache, emulator: Emulator, image: Image) -> str:
 def _boots(cache: Cache, emulator: Emulator, image: Image) -> bool:
     job = Job(nonce=secrets.token_hex(8), argv=("true",), environment={})
     with cache.run_folder() as folder:
-        hardware = Hardware("kvm", make_job_disk(folder, job, with_tree=False))
+        hardware = Hardware("kvm", make_job_disk(folder, job))
         with running(emulator, image, hardware) as machine:
             attendant = Attendant(machine, job.nonce, {})
             ending = attendant.attend(PROBE_LIMIT, boot_limit=PROBE_LIMIT)

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from .bytecode import compile_tree
 from .host import SYSTEM_PATH, VmError, run
 from .image import make_ext4
 from .recipe import CHECKOUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from .cache import Cache
 
 SPARE_BYTES = 1 << 30
 OPTIONS = ("-q", "-F", "-L", "sluice-job", "-O", "^has_journal", "-m", "0", "-E", "nodiscard,root_owner=0:0")
@@ -54,13 +57,14 @@ class Job:
         return "\n".join([*lines, "cd /src", "exec " + shlex.join(self.argv), ""])
 
 
-def make_job_disk(folder: Path, job: Job, *, with_tree: bool = True) -> Path:
-    """Make the job's disk in a folder."""
+def make_job_disk(folder: Path, job: Job, cache: Cache | None = None) -> Path:
+    """Make the job's disk in a folder: with the working tree if a cache is given, in which its Python is."""
     content = folder / "job"
     (content / "src").mkdir(parents=True)
     (content / "put").mkdir()
-    if with_tree:
+    if cache is not None:
         _copy_working_tree(content / "src")
+        compile_tree(cache, content / "src")
     for path in job.puts:
         _put(path, content / "put" / path.name)
     (content / "command").write_text(job.script())

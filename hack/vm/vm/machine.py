@@ -23,11 +23,14 @@ PROCESSORS = 2
 # A crash ends the machine at once (oops=panic, panic=-1 and -no-reboot) and with its last words on the console.
 KERNEL_ARGUMENTS = (
     "console=ttyS0 loglevel=5 oops=panic panic=-1 mitigations=off audit=0 apparmor=0 psi=1 net.ifnames=0"
-    " no_timer_check random.trust_cpu=on 8250.nr_uarts=1 lsm=capability systemd.unit=sluice.target"
+    " no_timer_check cryptomgr.notests random.trust_cpu=on 8250.nr_uarts=1 lsm=capability systemd.unit=sluice.target"
     " systemd.show_status=no"
 )
-# Five-level page tables make every miss of an emulated TLB dearer; with svm the guest would load its own KVM.
-PROCESSOR = {"kvm": "host", "tcg": "max,la57=off,svm=off"}
+# On a busy host the kernel takes an emulated clock for a broken one, and each look at another is a trip to the device.
+CLOCK = {"kvm": "", "tcg": " tsc=reliable"}
+# Five-level page tables make every miss of an emulated TLB dearer, and smap each copy from or to a program; with svm
+# the guest would load its own KVM.
+PROCESSOR = {"kvm": "host", "tcg": "max,la57=off,smap=off,svm=off"}
 ACCELERATOR = {"kvm": "kvm", "tcg": "tcg,thread=multi"}
 
 
@@ -87,7 +90,8 @@ def command_line(emulator: Emulator, image: Image, hardware: Hardware, descripto
     argv += ["-cpu", PROCESSOR[hardware.accelerator], "-smp", str(PROCESSORS), "-m", f"{hardware.memory_mib}M"]
     argv += ["-uuid", str(uuid.uuid4()), "-nic", "none", "-device", "virtio-rng-pci"]
     argv += ["-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append"]
-    argv += [f"{KERNEL_ARGUMENTS} {hardware.append}" if hardware.append else KERNEL_ARGUMENTS]
+    arguments = KERNEL_ARGUMENTS + CLOCK[hardware.accelerator]
+    argv += [f"{arguments} {hardware.append}" if hardware.append else arguments]
     drives = {"root": root, "job": job}
     if hardware.data is not None:
         drives["data"] = hardware.data.option()

@@ -63,7 +63,11 @@ def _run(options: Options) -> int:
     with ExitStack() as stack:
         folder = stack.enter_context(cache.run_folder())
         hardware = Hardware(
-            accelerator, make_job_disk(folder, job), _data_disk(options, folder), options.memory >> 20, options.append
+            accelerator,
+            make_job_disk(folder, job, cache),
+            _data_disk(options, folder),
+            options.memory >> 20,
+            options.append,
         )
         sinks: dict[str, IO[bytes]] = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
         sinks["results"] = stack.enter_context((folder / "results.tar").open("wb"))

@@ -1,0 +1,194 @@
+"""Snapshots of mounted volumes on a thin pool: LVM doesn't freeze what sits on our device above its own, so we do."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from csi_driver.deadline import Deadline, wait_for
+from tests.kernel.cutting import LET_GO_SECONDS, SIZES, Diary, busy, caught, writes
+from tests.kernel.hindered import HinderedNode
+from tests.kernel.images import CHECKS, SUPERBLOCK, features, logged
+from tests.kernel.node import MIB, run
+from tests.kernel.pod import Pod
+from tests.leftovers import Leftovers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.kernel.volume import Volume
+
+pytestmark = pytest.mark.kernel
+
+SLOW_SECONDS = 12
+
+
+@pytest.fixture(scope="module")
+def thin_machine() -> Iterator[HinderedNode]:
+    """Give a node that serves a thin pool, and see that nothing of it is left."""
+    before = Leftovers.now()
+    with HinderedNode(qos="enforce") as running:
+        yield running
+
+    assert Leftovers.now().since(before) == []
+
+
+@pytest.mark.parametrize("fs_type", list(SIZES))
+def test_what_was_synced_before_a_cut_is_in_it_and_the_load_goes_on(thin: HinderedNode, fs_type: str) -> None:
+    """Cut under load, restored, mounted beside its source: the diary is whole up to what was synced."""
+    volume = thin.create("data", SIZES[fs_type], fs_type=fs_type).up()
+    volume.fill(16 * MIB)
+    diary = Diary(volume.target / "diary")
+    with Pod("a") as pod, diary.kept():
+        load = busy(pod, volume)
+        synced = diary.synced
+        snapshot = thin.cut(volume, "cut")
+        after = diary.synced
+        wait_for("the load goes on", lambda: diary.synced > after + 3, Deadline(30))
+        load.end()
+    restored = thin.create("restored", SIZES[fs_type], fs_type=fs_type, source=snapshot).up()
+
+    assert Diary.last(restored.target / "diary") >= synced
+    assert Diary.last(volume.target / "diary") == diary.synced
+    restored.down()
+    run(*CHECKS[fs_type], thin.image(restored.id))
+
+
+def test_a_cut_of_a_mounted_ext4_needs_no_recovery(thin: HinderedNode) -> None:
+    """LVM's own cut of a moment later does: so the load was such that it would show."""
+    volume = thin.create("data", SIZES["ext4"]).up()
+    volume.fill(16 * MIB)
+    with Pod("a") as pod, Diary(volume.target / "diary").kept():
+        load = busy(pod, volume)
+        snapshot = thin.cut(volume, "cut")
+        with thin.copied(volume) as bare:
+            unfrozen = features(bare)
+        load.end()
+    cut = thin.image(snapshot.id)
+
+    assert "needs_recovery" in unfrozen
+    assert "needs_recovery" not in features(cut)
+    run("e2fsck", "-fn", cut)
+
+
+def test_a_cut_of_a_mounted_xfs_needs_nothing_of_its_log(thin: HinderedNode, tmp_path: Path) -> None:
+    """Nothing but the superblock's counters: a mount that doesn't read the log shows what was synced."""
+    volume = thin.create("data", SIZES["xfs"], fs_type="xfs").up()
+    volume.fill(16 * MIB)
+    diary = Diary(volume.target / "diary")
+    with Pod("a") as pod, diary.kept():
+        load = busy(pod, volume)
+        synced = diary.synced
+        snapshot = thin.cut(volume, "cut")
+        wait_for("there is more to log", lambda: diary.synced > synced + 20, Deadline(30))
+        with thin.copied(volume) as bare:
+            unfrozen = logged(bare)
+        load.end()
+    cut = thin.image(snapshot.id)
+    run("mount", "-o", "ro,norecovery,nouuid", cut, tmp_path)
+    try:
+        last = Diary.last(tmp_path / "diary")
+    finally:
+        run("umount", tmp_path)
+
+    assert unfrozen - {SUPERBLOCK}
+    assert logged(cut) <= {SUPERBLOCK}
+    assert last >= synced
+
+
+def test_an_administrators_own_freeze_outlives_a_cut(thin: HinderedNode) -> None:
+    """It is frozen before and after, by who froze it; the cut needs no recovery."""
+    volume = thin.up("data")
+    volume.fill(4 * MIB)
+    run("fsfreeze", "--freeze", volume.staging)
+    try:
+        snapshot = thin.cut(volume, "cut")
+        again = run("fsfreeze", "--freeze", volume.staging, status=1)
+    finally:
+        run("fsfreeze", "--unfreeze", volume.staging)
+    volume.fill(4 * MIB)
+
+    assert "busy" in again.lower()
+    assert "needs_recovery" not in features(thin.image(snapshot.id))
+
+
+def test_another_volumes_slow_command_is_waited_for_before_anybody_is_held(thin: HinderedNode) -> None:
+    """A create that takes long keeps the cut waiting, but not the writers of the volume that is to be cut."""
+    volume = thin.create("data", block=True).up()
+    waiting = thin.once("lvcreate", f"sleep {SLOW_SECONDS}")
+    with ThreadPoolExecutor(1) as pool, held(volume) as times:
+        slow = pool.submit(thin.create, "slow")
+        wait_for("the slow command runs", lambda: not waiting.exists(), Deadline(30))
+        began = time.monotonic()
+        thin.cut(volume, "cut")
+        took = time.monotonic() - began
+        slow.result()
+
+    assert took > SLOW_SECONDS / 2
+    assert 0 < sum(times) < took / 2, (times, took)
+
+
+def test_a_server_killed_in_the_middle_of_a_cut_leaves_nothing_held(thin: HinderedNode) -> None:
+    """I/O goes on within 15 s without a server, through LVM's own device too; the next server has one cut, no more."""
+    volume = thin.create("data", block=True).up()
+    with ThreadPoolExecutor(1) as pool:
+        cut = pool.submit(thin.cut, volume, "cut")
+        inside = caught(thin, volume, signal.SIGKILL)
+        took = writes(volume)
+        suspended = volume.suspended
+        thin.stop(signal.SIGKILL)
+        with pytest.raises(grpc.RpcError):
+            cut.result()
+    thin.start()
+    snapshot = thin.cut(volume, "cut")
+
+    assert inside
+    assert took < LET_GO_SECONDS
+    assert not suspended
+    assert thin.images() == sorted(f"sluice-{each.id}" for each in (volume, snapshot))
+
+
+def test_a_command_that_hangs_in_a_cut_is_killed_and_its_cut_is_thrown_away(thin: HinderedNode) -> None:
+    """Writers go on within 15 s; the agent's next try is a cut of another moment, and the only one."""
+    volume = thin.create("data", block=True).up()
+    thin.once("lvcreate", '"$lvm" "$@"; sleep 60')
+    with held(volume) as times:
+        snapshot = thin.cut(volume, "cut")
+        took = writes(volume)
+
+    assert took < LET_GO_SECONDS
+    assert (len(times), max(times) < LET_GO_SECONDS) == (2, True), times
+    assert "lvm did not end in" in thin.log.read_text()
+    assert thin.images() == sorted(f"sluice-{each.id}" for each in (volume, snapshot))
+
+
+@contextlib.contextmanager
+def held(volume: Volume) -> Iterator[list[float]]:
+    """Note each time for which a volume's device holds its writers back while the body runs, in seconds."""
+    times: list[float] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        since = None
+        while not ended.wait(0.01):
+            if volume.suspended:
+                since = since or time.monotonic()
+            elif since is not None:
+                times.append(time.monotonic() - since)
+                since = None
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield times
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,125 @@
+"""`sluice pool`: what is asked for is checked before a disk is looked at, and pools are shown as their records say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+
+from csi_driver import assemble
+from csi_driver.cli import poolfile
+from csi_driver.cli.app import main
+from csi_driver.config import PoolConfig
+from csi_driver.host.syscalls import Kernel
+from csi_driver.ids import new_id
+from csi_driver.records import Pool, PoolSpec, PoolStatus
+from csi_driver.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GIB = 1 << 30
+FULL = "data is 97 % full: delete what is not needed, or run `sluice pool extend`"
+
+
+@pytest.fixture(autouse=True)
+def _no_log_settings_stay() -> Iterator[None]:
+    """Undo what the command line sets up for its own process: these tests share theirs with others."""
+    yield
+    structlog.reset_defaults()
+
+
+def sluice(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["sluice", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def state_with_pools(folder: Path) -> Path:
+    """Make a state folder: one pool that is served, one that isn't yet."""
+    poolfile.keep(folder, PoolConfig("fast", "lvm", Path("fast/thin"), ratio=1.5), Kernel())
+    poolfile.keep(folder, PoolConfig("new", "lvm", Path("new/thin"), ratio=1.5), Kernel())
+    store = SqliteStore(folder / assemble.DATABASE)
+    status = PoolStatus(
+        identity="v@p",
+        promised=90 * GIB,
+        total=100 * GIB,
+        used=97 * GIB,
+        metadata_total=GIB,
+        metadata_used=GIB // 4,
+        guard="emergency",
+        abnormal=FULL,
+    )
+    record = store.create(Pool(new_id("x", Pool.KIND, "n1/fast"), PoolSpec("fast", "n1", "lvm", "fast/thin")))
+    store.put_status(Pool(record.id, record.spec, status, version=record.version))
+    store.close()
+    return folder
+
+
+def test_pools_are_listed_with_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that no server has opened yet too."""
+    state = str(state_with_pools(tmp_path))
+    status = sluice(monkeypatch, "pool", "list", "--state", state)
+    said = capsys.readouterr().out
+    sluice(monkeypatch, "pool", "list", "--state", state, "--json")
+    served, new = json.loads(capsys.readouterr().out)
+
+    assert status == 0
+    assert all(word in said for word in ("100 GiB", "90 GiB", "97 %", "25 %", "emergency", f"fast: {FULL}"))
+    assert (served["name"], served["used"], served["condition"]) == ("fast", 97 * GIB, FULL)
+    assert (new["where"], "restart" in new["condition"]) == ("new/thin", True)
+
+
+def test_where_there_is_no_pool_it_is_said_how_to_make_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing is made by looking."""
+    state = tmp_path / "state"
+    sluice(monkeypatch, "pool", "list", "--state", str(state))
+
+    assert "sluice pool create" in capsys.readouterr().out
+    assert not state.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("create", "--name", "fast", "--device", "/dev/x"), "pool fast is there already"),
+        (("create", "--name", "more", "--vg", "fast", "--thinpool", "thin"), "pool fast is there already"),
+        (("create", "--name", "more"), "device: give --device"),
+        (("create", "--name", "more", "--vg", "more"), "device: give --device"),
+        (("create", "--name", "a/b", "--device", "/dev/x"), "name 'a/b'"),
+        (("create", "--name", "more", "--backend", "loop", "--device", "/dev/x"), "backend: 'loop' is not made here"),
+        (("create", "--name", "more", "--device", "/dev/x", "--chunk", "1Ki"), "chunk: '1Ki'"),
+        (("create", "--name", "more", "--device", "/dev/x", "--reserve", "95"), "reserve: 95"),
+        (("create", "--name", "more", "--device", "/dev/x", "--stripes", "2"), "stripes: 2"),
+        (("create", "--name", "more", "--device", "/dev/x", "--metadatasize", "4Ki"), "metadatasize: 4096"),
+        (("create", "--name", "more", "--device", "/nonexistent"), "no block device at /nonexistent"),
+        (("extend", "fast"), "give --device DEVICE, --size"),
+        (("extend", "fast", "--size", "10Gi"), "+10Gi"),
+        (("extend", "slow", "--size", "+10Gi"), "no pool 'slow'; there are: fast, new"),
+    ],
+)
+def test_a_slip_is_one_line_and_nothing_is_changed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    said: str,
+) -> None:
+    """It names the option and its value."""
+    state = state_with_pools(tmp_path)
+    before = (state / "pools.toml").read_text()
+    status = sluice(monkeypatch, "pool", *words, "--state", str(state))
+    errors = capsys.readouterr().err
+
+    assert (status, errors.count("\n")) == (1, 1)
+    assert said in errors
+    assert (state / "pools.toml").read_text() == before
