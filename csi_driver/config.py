@@ -211,7 +211,7 @@ def _check_lvm(pool: str, given: Mapping[str, Any]) -> None:
     for key in LVM_KEYS:
         if not LVM_NAME.fullmatch(str(given[key])):
             raise Invalid(f"pool {pool}: {key} {given[key]!r} is no name that LVM takes")
-    if str(given["vg"]).startswith(OUR_DEVICES):
+    if f"{given['vg']}-".startswith(OUR_DEVICES):  # its mapped devices are VG-LV
         raise Invalid(f"pool {pool}: vg {given['vg']!r} begins as our own devices do: rename it by vgrename")
     for key in ("path", "size"):
         if given.get(key):

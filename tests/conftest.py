@@ -12,6 +12,9 @@ from tests.figures import Figures
 from tests.vm.relay import Relay, in_vm
 from tests.vm.seconds import Learner
 
+# Checks outside of test files say what they compared, too. Here, since several suites import them.
+pytest.register_assert_rewrite("tests.states.checks", "tests.states.frame", "tests.states.calls")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what the Makefile says to pytest."""

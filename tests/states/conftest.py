@@ -1,4 +1,4 @@
-"""Let the checks of the state machine say what they compared."""
+"""What the tests of the state machine share: worlds that look often."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import pytest
 
 from csi_driver.agent import agent
 from csi_driver.controller import waiting
-
-pytest.register_assert_rewrite("tests.states.checks", "tests.states.frame", "tests.states.calls")
 
 
 @pytest.fixture
