@@ -118,9 +118,9 @@ def test_what_ends_with_its_server_in_a_command_of_lvm_loses_and_leaves_nothing(
     stand: Served, drill: Drill, operation: Operation
 ) -> None:
     """As when a container is ended: what the command left half made is looked up, and nothing stays suspended."""
-    stand.let_orphans_die(random.Random(f"{SEED} {operation}"))  # noqa: S311 - to be repeated
     point = Point(0, "inside", f"run lvm {COMMANDS[operation.name]}")
-    died = [drill.once(operation, point, Way.RETRY) for _ in range(pick(1, 20))]
+    with stand.orphans_dying(random.Random(f"{SEED} {operation}")):  # noqa: S311 - to be repeated
+        died = [drill.once(operation, point, Way.RETRY) for _ in range(pick(1, 20))]
 
     assert all(died)
 

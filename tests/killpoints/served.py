@@ -64,9 +64,14 @@ class Served(Calls):
         """Let the records go."""
         self._store.close()
 
-    def let_orphans_die(self, chosen: random.Random) -> None:
-        """From now on, end the programs of a server that died, soon after it: as who ends a container does."""
+    @contextlib.contextmanager
+    def orphans_dying(self, chosen: random.Random) -> Iterator[None]:
+        """Have the programs of a server that dies end with it, or a moment later, while the body runs."""
         self._sudden = chosen
+        try:
+            yield
+        finally:
+            self._sudden = None
 
     def cut(self, call: Callable[[], None], point: Point | None) -> Cut:
         """Call once and have the server die at a point."""
