@@ -84,8 +84,12 @@ class Turns:
         self._count += 1
         name = f"raw{self._count}"
         ms["lvcreate -V"].append(self._lvm("lvcreate", "-V", "1g", "-T", f"{VG}/{POOL}", "-n", name))
-        volume = self._caller.create()
         ms["lvcreate -s"].append(self._lvm("lvcreate", "-s", f"{VG}/{name}", "-n", f"{name}s"))
+        ms["lvremove"].append(self._lvm("lvremove", "-f", f"{VG}/{name}"))
+        self._lvm("lvremove", "-f", f"{VG}/{name}s")
+        # The driver reads a group anew that somebody else has changed; nobody does in service.
+        self._caller.delete(self._caller.create(UNCOUNTED), UNCOUNTED)
+        volume = self._caller.create()
         for caller, size in ((self._caller, "1 GiB"), (self._huge, "1 TiB")):
             source = caller.create(UNCOUNTED) if caller is self._huge else volume
             snapshot = caller.cut(source)
@@ -96,9 +100,7 @@ class Turns:
             caller.delete_snapshot(snapshot)
             if source != volume:
                 caller.delete(source, UNCOUNTED)
-        ms["lvremove"].append(self._lvm("lvremove", "-f", f"{VG}/{name}"))
         self._caller.delete(volume)
-        self._lvm("lvremove", "-f", f"{VG}/{name}s")
         for rpc in ("CreateVolume", "DeleteVolume"):
             ms[rpc] += self._caller.samples.pop(rpc)
 
