@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from csi_driver.host.dm import DeviceMapper
     from csi_driver.host.lvm import Lvm
     from csi_driver.host.syscalls import Kernel
-    from csi_driver.host.thin import PoolState
-
-SNAPSHOT = "snapshot"
 
 
 class LvmBackend:
@@ -90,7 +87,7 @@ class LvmBackend:
                 self._group.change("lvchange", "-ay", *(f"{self._vg}/{name}" for name in names))
             self._chunk = self._group.chunk
             self._sector_size = max(block.sector_size(block.device_at(path).dev) for path in self._group.devices)
-            self._state()
+            self._devices.pool_state()
 
     def look(self) -> str:
         """Return the identity of the pool that has these names now, "" when none does. Changes nothing."""
@@ -108,8 +105,7 @@ class LvmBackend:
         """Return how full data and metadata are, in bytes, by the kernel's word. Raises Unready when it can't write."""
         self._group.check_disks()  # first, for the one whose header tells of changes may be gone
         self._group.look()
-        state = self._state()
-        thick = sum(lv.size for lv in self._group.lvs.values() if lv.thick)
+        state, thick = self._devices.pool_state(), self._group.thick
         return Fill(
             state.chunks_total * self._chunk + thick,
             state.chunks_used * self._chunk + thick,
@@ -164,7 +160,7 @@ class LvmBackend:
             return False
         with self._lvm.lock:
             self._group.change("lvextend", "-L", f"{size}b", f"{self._vg}/{lv.name}")
-            self._group.lvs[record_id] = replace(lv, size=self._group.whole_extents(size))
+            self._group.keep(record_id, replace(lv, size=self._group.whole_extents(size)))
         return True
 
     def delete(self, record_id: str) -> bool:
@@ -178,7 +174,7 @@ class LvmBackend:
             )
         with self._lvm.lock:
             self._group.change("lvremove", "-f", f"{self._vg}/{lv.name}")
-            del self._group.lvs[record_id]
+            self._group.keep(record_id, None)
             self._thick.forget(record_id)
         return True
 
@@ -192,7 +188,7 @@ class LvmBackend:
         with self._lvm.lock:
             if words:
                 self._group.change("lvchange", *words, f"{self._vg}/{lv.name}")
-            self._group.lvs[record_id] = replace(lv, passport=passport)
+            self._group.keep(record_id, replace(lv, passport=passport))
 
     def never_written(self, record_id: str) -> bool:
         """Return whether no chunk is mapped, by the kernel's word. Raises Unready when the volume isn't active."""
@@ -278,11 +274,6 @@ class LvmBackend:
     def _is_volume(lv: Lv) -> bool:
         return lv.passport is not None and lv.passport.kind == VOLUME
 
-    def _state(self) -> PoolState:
-        """Return the pool's state. Raises Unready when a disk is gone, or it takes no writes but for want of space."""
-        self._group.check_disks()
-        return self._devices.pool_state()
-
     # what is changed
 
     def _make(self, lv: Lv, *words: str, deadline: Deadline | None = None) -> None:
@@ -290,4 +281,4 @@ class LvmBackend:
         with self._lvm.lock:
             self._group.change("lvcreate", "-y", *words, "-n", lv.name, *tags, deadline=deadline)
             size = self._group.whole_extents(lv.size)
-            self._group.lvs[lv.name.removeprefix(PREFIX)] = replace(lv, size=size)
+            self._group.keep(lv.name.removeprefix(PREFIX), replace(lv, size=size))

@@ -46,7 +46,10 @@ def dm_name(vg: str, lv: str) -> str:
 
 
 class Group:
-    """Hold what the last report said, and change it. `lvs` has what is named PREFIX and is of this pool, by its id."""
+    """Hold what the last report said, and change it. `lvs` has what is named PREFIX and is of this pool, by its id.
+
+    `thick` is how many bytes the thick ones have, together.
+    """
 
     def __init__(self, vg: str, thinpool: str, lvm: Lvm, tidy: Callable[[], None]) -> None:
         """Take the names, and what is to be done after a command that failed or was killed."""
@@ -59,6 +62,16 @@ class Group:
         self.chunk = 0
         self.devices: tuple[Path, ...] = ()
         self.lvs: dict[str, Lv] = {}
+        self.thick = 0
+
+    def keep(self, record_id: str, lv: Lv | None) -> None:
+        """Note what a change made of a logical volume; None that it is gone."""
+        with self._lvm.lock:
+            self.thick += _thick_bytes(lv) - _thick_bytes(self.lvs.get(record_id))
+            if lv is None:
+                self.lvs.pop(record_id, None)
+            else:
+                self.lvs[record_id] = lv  # in one step: who looks meanwhile never finds it missing
 
     def read(self, candidates: Sequence[Path], identity: str) -> None:
         """Ask lvm which of these disks are the group's, and what is on them. Nothing is taken over before all is well.
@@ -78,7 +91,8 @@ class Group:
                 "nothing is touched"
             )
         self._extent, self.chunk = int(pool["vg_extent_size"]), int(pool["chunk_size"])
-        self.lvs = {row["lv_name"].removeprefix(PREFIX): _lv(row) for row in rows if self._is_ours(row)}
+        lvs = {row["lv_name"].removeprefix(PREFIX): _lv(row) for row in rows if self._is_ours(row)}
+        self.lvs, self.thick = lvs, sum(map(_thick_bytes, lvs.values()))
         self.devices, self.identity, self._known = devices, found, known
 
     def look(self) -> None:
@@ -145,6 +159,10 @@ class Group:
     def _is_ours(self, row: Mapping[str, str]) -> bool:
         of_pool = row["pool_lv"] == self._thinpool or OF_POOL + self._thinpool in row["lv_tags"].split(",")
         return row["lv_name"].startswith(PREFIX) and of_pool
+
+
+def _thick_bytes(lv: Lv | None) -> int:
+    return lv.size if lv is not None and lv.thick else 0
 
 
 def _lv(row: Mapping[str, str]) -> Lv:

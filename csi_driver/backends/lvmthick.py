@@ -73,7 +73,8 @@ class Thick:
             return False
         if lv.size < size:
             self._group.change("lvextend", "-L", f"{size}b", f"{self._vg}/{lv.name}")
-            lv = self._group.lvs[record_id] = replace(lv, size=self._group.whole_extents(size))
+            lv = replace(lv, size=self._group.whole_extents(size))
+            self._group.keep(record_id, lv)
         elif block.size_bytes(self._device_of(lv.name).dev) < size:  # a command was cut before the device had it
             self._group.change("lvchange", "--refresh", f"{self._vg}/{lv.name}")
         self._zero(record_id, lv)
@@ -83,7 +84,7 @@ class Thick:
         """Note, durably, that somebody is given the volume."""
         if lv.blank:
             self._group.change("lvchange", "--deltag", BLANK, f"{self._vg}/{lv.name}")
-            self._group.lvs[record_id] = replace(lv, blank=False)
+            self._group.keep(record_id, replace(lv, blank=False))
 
     def forget(self, record_id: str) -> None:
         """Forget how far a volume is that was removed: the next one of this id begins anew."""
@@ -100,7 +101,7 @@ class Thick:
                 raise
             self._group.change("lvcreate", *words, self._vg)
         lv = Lv(PREFIX + passport.id, 0, passport, thick=True, zeroed=0)
-        self._group.lvs[passport.id] = lv
+        self._group.keep(passport.id, lv)
         return lv
 
     def _stripes(self) -> tuple[str, ...]:
@@ -120,4 +121,4 @@ class Thick:
         words += ["--addtag", BLANK] if not old else []
         self._group.change("lvchange", *words, f"{self._vg}/{lv.name}")
         del self._reached[record_id]
-        self._group.lvs[record_id] = replace(lv, size=size, zeroed=size, blank=lv.blank or not old)
+        self._group.keep(record_id, replace(lv, size=size, zeroed=size, blank=lv.blank or not old))

@@ -13,6 +13,7 @@ import pytest
 from csi_driver.backends import lvmtags
 from csi_driver.backends.base import Passport
 from csi_driver.backends.lvm import LvmBackend
+from csi_driver.backends.lvmgroup import Group, Lv
 from csi_driver.errors import Unknown
 from csi_driver.host import pvlabel
 
@@ -144,3 +145,22 @@ def test_what_others_changed_before_a_command_of_ours_is_not_taken_for_ours(back
         backend.create(passport(), SIZE)
 
     assert backend.find(theirs.id) is not None
+
+
+def test_what_thick_volumes_have_follows_every_change_of_one() -> None:
+    """A sum that is kept, since it is asked for at each admission."""
+    group = Group("fast", "thin", FakeLvm(), lambda: None)  # type: ignore[arg-type]
+    sums = []
+    for record_id, lv in (
+        ("a", Lv("a", SIZE, None, thick=True)),
+        ("b", Lv("b", SIZE, None)),
+        ("a", Lv("a", 3 * SIZE, None, thick=True)),
+        ("b", None),
+        ("a", None),
+        ("a", None),
+    ):
+        group.keep(record_id, lv)
+        sums.append(group.thick // SIZE)
+
+    assert sums == [1, 1, 3, 3, 0, 0]
+    assert group.lvs == {}

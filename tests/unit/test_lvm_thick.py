@@ -52,6 +52,10 @@ class FakeGroup:
                 case "--deltag":
                     self.tags.remove(value)
 
+    def keep(self, record_id: str, lv: Lv) -> None:
+        """Note what a change made of it."""
+        self.lvs[record_id] = lv
+
     def whole_extents(self, size: int) -> int:
         """Return as much."""
         return size
