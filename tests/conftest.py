@@ -9,11 +9,13 @@ import pytest
 
 from tests.budgets import Budgets, parse
 from tests.figures import Figures
+from tests.leftovers import AT_START, Leftovers
 from tests.vm.relay import Relay, in_vm
 from tests.vm.seconds import Learner
 
 # Checks outside of test files say what they compared, too. Here, since several suites import them.
 pytest.register_assert_rewrite("tests.states.checks", "tests.states.frame", "tests.states.calls")
+pytest.register_assert_rewrite("tests.kernel.clean_cuts", "tests.kernel.rounds", "tests.storm.storming")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Run the tests marked `kernel` in the VM, unless this is the VM."""
     if not in_vm():
+        config.stash[AT_START] = Leftovers.now()
         config.pluginmanager.register(Relay())
         config.pluginmanager.register(Budgets(parse(config.getoption("budget"))))
         if config.getoption("learn"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
 SYS = Path("/sys/block")
 ANCESTOR = Path("/sys/fs/cgroup/sluice.slice")
@@ -26,6 +27,10 @@ class Leftovers:
     def since(self, before: Leftovers) -> list[str]:
         """Return what is there that was not there before."""
         return sorted(self.things - before.things)
+
+
+AT_START = pytest.StashKey[Leftovers]()
+"""What was there before the first test; kept by pytest's configuration."""
 
 
 def _loops() -> set[str]:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kernel.node import Node
+from tests.kernel.thin_node import ThinNode
 from tests.leftovers import Leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tests.kernel.thin_node import ThinNode
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +34,16 @@ def node(machine: Node) -> Iterator[Node]:
     left = Leftovers.now().since(before)
     assert [thing for thing in left if str(machine.socket) not in thing] == []
     assert machine.images() == []
+
+
+@pytest.fixture(scope="module")
+def thin_machine() -> Iterator[ThinNode]:
+    """Give a node that serves a thin pool, and see that nothing of it is left."""
+    before = Leftovers.now()
+    with ThinNode() as running:
+        yield running
+
+    assert Leftovers.now().since(before) == []
 
 
 @pytest.fixture

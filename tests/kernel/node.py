@@ -23,7 +23,7 @@ from tests.kernel.volume import CALL_SECONDS, Group, Snapshot, Volume
 from tests.serving import PREFIX, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
 METRICS = "127.0.0.1:9809"
@@ -83,6 +83,16 @@ class Node(Server):
     def image(self, record_id: str) -> Path:
         """Return the image file of a volume or snapshot."""
         return self.pool / "images" / f"{record_id}.img"
+
+    @contextlib.contextmanager
+    def copied(self, volume: Volume) -> Iterator[Path]:
+        """Give a copy of a volume's bytes as they lie there now, cut by a command that freezes nothing."""
+        bare = self.pool / "bare"
+        run("cp", "--reflink=always", self.image(volume.id), bare)
+        try:
+            yield bare
+        finally:
+            bare.unlink()
 
     def record(self, volume_id: str) -> Record:
         """Return a volume's record, as the state folder has it."""

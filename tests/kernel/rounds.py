@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from csi_driver.deadline import Deadline, wait_for
 from tests.kernel.node import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.kernel.node import Node
     from tests.kernel.volume import Group, Volume
@@ -123,3 +124,43 @@ def killed_while_all_are_held(node: Node, volumes: list[Volume], rounds: Rounds)
         with pytest.raises(grpc.RpcError):
             cut.result()
     return took, rounds.number
+
+
+def cut_in_order(node: Node, three: list[Volume], groups: int, record_property: Callable[[str, object], None]) -> None:
+    """Cut several groups under writes that go on: no member has what was written after another's cut."""
+    rounds = Rounds(three)
+    made = []
+    with rounds.kept():
+        for number in range(groups):
+            made.append(node.group(three, f"group{number}"))
+            rounds.go_on()
+        alone = [node.group([volume], f"alone{at}") for at, volume in enumerate(three)]
+    found = [numbers(node, group, three) for group in made]
+    held = [node.group_record(group.id).status.history.held_ms for group in made]
+    single = [node.group_record(group.id).status.history.held_ms for group in alone]
+    record_property("numbers", found)
+    record_property("held, ms", held)
+    record_property("held by groups of one, ms", single)
+    record_property("ratio", round(statistics.median_low(held) / max(1, sum(single)), 2))
+
+    assert [one for one in found if not in_order(one)] == []
+    assert found[-1][0] > found[0][0] > 0
+
+
+def killed_and_made_anew(node: Node, three: list[Volume], called: str) -> None:
+    """Kill the server while all are held: all are let go, and the next life's group is of an instant of its own.
+
+    `called` says what the pool calls a record's bytes.
+    """
+    rounds = Rounds(three)
+    with rounds.kept():
+        took, at_death = killed_while_all_are_held(node, three, rounds)
+        node.start()
+        group = node.group(three, "group")
+    found = numbers(node, group, three)
+    ids = [*(volume.id for volume in three), *(member.id for member in group.members.values())]
+
+    assert took < LET_GO_SECONDS
+    assert in_order(found), found
+    assert found[0] >= at_death
+    assert node.images() == sorted(called.format(record_id) for record_id in ids)

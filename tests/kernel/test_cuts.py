@@ -11,8 +11,9 @@ import grpc
 import pytest
 
 from csi_driver.deadline import Deadline, wait_for
+from tests.kernel import clean_cuts
 from tests.kernel.cutting import LET_GO_SECONDS, SIZES, Diary, busy, caught, writes
-from tests.kernel.images import CHECKS, SUPERBLOCK, extents, features, logged, synced_writes
+from tests.kernel.images import CHECKS, extents, synced_writes
 from tests.kernel.node import MIB, Node, run
 from tests.kernel.pod import Pod
 
@@ -30,85 +31,33 @@ each = pytest.mark.parametrize("fs_type", list(SIZES))
 
 @each
 def test_what_was_synced_before_a_cut_is_in_it_and_the_load_goes_on(node: Node, fs_type: str) -> None:
-    """Cut under load, restored, mounted: the diary is whole up to what was synced, and its volume saw no error."""
-    volume = node.create("data", SIZES[fs_type], fs_type=fs_type).up()
-    volume.fill(16 * MIB)
-    diary = Diary(volume.target / "diary")
-    with Pod("a") as pod, diary.kept():
-        load = busy(pod, volume)
-        synced = diary.synced
-        snapshot = node.cut(volume, "cut")
-        after = diary.synced
-        wait_for("the load goes on", lambda: diary.synced > after + 3, Deadline(30))
-        load.end()
-    restored = node.create("restored", SIZES[fs_type], fs_type=fs_type, source=snapshot).up()
-
-    assert Diary.last(restored.target / "diary") >= synced
-    assert Diary.last(volume.target / "diary") == diary.synced
-    restored.down()
-    run(*CHECKS[fs_type], node.image(restored.id))
+    """The restored volume is sound, too."""
+    clean_cuts.has_what_was_synced(node, fs_type)
 
 
 def test_a_cut_of_a_mounted_ext4_needs_no_recovery(node: Node) -> None:
-    """A copy of the same moment without a freeze does: so the load was such that it would show."""
-    volume = node.create("data", SIZES["ext4"]).up()
-    volume.fill(16 * MIB)
-    bare = node.pool / "bare"
-    with Pod("a") as pod, Diary(volume.target / "diary").kept():
-        load = busy(pod, volume)
-        snapshot = node.cut(volume, "cut")
-        run("cp", "--reflink=always", node.image(volume.id), bare)
-        load.end()
-    unfrozen = features(bare)
-    bare.unlink()
-
-    assert "needs_recovery" in unfrozen
-    assert "needs_recovery" not in features(node.image(snapshot.id))
-    run("e2fsck", "-fn", node.image(snapshot.id))
+    """A bare copy of the same moment does."""
+    clean_cuts.needs_no_recovery(node)
 
 
 def test_a_cut_of_a_mounted_xfs_needs_nothing_of_its_log(node: Node, tmp_path: Path) -> None:
-    """XFS leaves one thing in its log when it is frozen, the superblock's counters; nothing else is to be replayed.
-
-    So a mount that doesn't read the log shows what was synced. A copy without a freeze has far more to replay.
-    """
-    volume = node.create("data", SIZES["xfs"], fs_type="xfs").up()
-    volume.fill(16 * MIB)
-    diary, bare = Diary(volume.target / "diary"), node.pool / "bare"
-    with Pod("a") as pod, diary.kept():
-        load = busy(pod, volume)
-        synced = diary.synced
-        snapshot = node.cut(volume, "cut")
-        wait_for("there is more to log", lambda: diary.synced > synced + 20, Deadline(30))
-        run("cp", "--reflink=always", node.image(volume.id), bare)
-        load.end()
-    unfrozen = logged(bare)
-    bare.unlink()
-    run("mount", "-o", "ro,norecovery,nouuid,loop", node.image(snapshot.id), tmp_path)
-    try:
-        last = Diary.last(tmp_path / "diary")
-    finally:
-        run("umount", tmp_path)
-
-    assert unfrozen - {SUPERBLOCK}
-    assert logged(node.image(snapshot.id)) <= {SUPERBLOCK}
-    assert last >= synced
+    """A bare copy needs more than the superblock's counters."""
+    clean_cuts.needs_nothing_of_its_log(node, tmp_path)
 
 
 def test_a_cut_of_a_mounted_btrfs_has_no_log_to_replay(node: Node) -> None:
     """A copy of the same moment without a freeze has one: what was synced since the last transaction is there alone."""
     volume = node.create("data", SIZES["btrfs"], fs_type="btrfs").up()
     volume.fill(16 * MIB)
-    diary, bare = Diary(volume.target / "diary"), node.pool / "bare"
+    diary = Diary(volume.target / "diary")
     with Pod("a") as pod, diary.kept():
         load = busy(pod, volume)
         snapshot = node.cut(volume, "cut")
         synced = diary.synced
         wait_for("there is more to log", lambda: diary.synced > synced + 20, Deadline(30))
-        run("cp", "--reflink=always", node.image(volume.id), bare)
+        with node.copied(volume) as bare:
+            unfrozen = synced_writes(bare)
         load.end()
-    unfrozen = synced_writes(bare)
-    bare.unlink()
 
     assert unfrozen
     assert not synced_writes(node.image(snapshot.id))

@@ -13,11 +13,11 @@ import grpc
 import pytest
 
 from csi_driver.deadline import Deadline, wait_for
-from tests.kernel.cutting import LET_GO_SECONDS, SIZES, Diary, busy, caught, writes
+from tests.kernel import clean_cuts
+from tests.kernel.cutting import LET_GO_SECONDS, SIZES, caught, writes
 from tests.kernel.hindered import HinderedNode
-from tests.kernel.images import CHECKS, SUPERBLOCK, features, logged
+from tests.kernel.images import features
 from tests.kernel.node import MIB, run
-from tests.kernel.pod import Pod
 from tests.leftovers import Leftovers
 
 if TYPE_CHECKING:
@@ -43,65 +43,18 @@ def thin_machine() -> Iterator[HinderedNode]:
 
 @pytest.mark.parametrize("fs_type", list(SIZES))
 def test_what_was_synced_before_a_cut_is_in_it_and_the_load_goes_on(thin: HinderedNode, fs_type: str) -> None:
-    """Cut under load, restored, mounted beside its source: the diary is whole up to what was synced."""
-    volume = thin.create("data", SIZES[fs_type], fs_type=fs_type).up()
-    volume.fill(16 * MIB)
-    diary = Diary(volume.target / "diary")
-    with Pod("a") as pod, diary.kept():
-        load = busy(pod, volume)
-        synced = diary.synced
-        snapshot = thin.cut(volume, "cut")
-        after = diary.synced
-        wait_for("the load goes on", lambda: diary.synced > after + 3, Deadline(30))
-        load.end()
-    restored = thin.create("restored", SIZES[fs_type], fs_type=fs_type, source=snapshot).up()
-
-    assert Diary.last(restored.target / "diary") >= synced
-    assert Diary.last(volume.target / "diary") == diary.synced
-    restored.down()
-    run(*CHECKS[fs_type], thin.image(restored.id))
+    """The restored volume is sound, too, and was mounted beside its source."""
+    clean_cuts.has_what_was_synced(thin, fs_type)
 
 
 def test_a_cut_of_a_mounted_ext4_needs_no_recovery(thin: HinderedNode) -> None:
-    """LVM's own cut of a moment later does: so the load was such that it would show."""
-    volume = thin.create("data", SIZES["ext4"]).up()
-    volume.fill(16 * MIB)
-    with Pod("a") as pod, Diary(volume.target / "diary").kept():
-        load = busy(pod, volume)
-        snapshot = thin.cut(volume, "cut")
-        with thin.copied(volume) as bare:
-            unfrozen = features(bare)
-        load.end()
-    cut = thin.image(snapshot.id)
-
-    assert "needs_recovery" in unfrozen
-    assert "needs_recovery" not in features(cut)
-    run("e2fsck", "-fn", cut)
+    """LVM's own cut of a moment later does."""
+    clean_cuts.needs_no_recovery(thin)
 
 
 def test_a_cut_of_a_mounted_xfs_needs_nothing_of_its_log(thin: HinderedNode, tmp_path: Path) -> None:
-    """Nothing but the superblock's counters: a mount that doesn't read the log shows what was synced."""
-    volume = thin.create("data", SIZES["xfs"], fs_type="xfs").up()
-    volume.fill(16 * MIB)
-    diary = Diary(volume.target / "diary")
-    with Pod("a") as pod, diary.kept():
-        load = busy(pod, volume)
-        synced = diary.synced
-        snapshot = thin.cut(volume, "cut")
-        wait_for("there is more to log", lambda: diary.synced > synced + 20, Deadline(30))
-        with thin.copied(volume) as bare:
-            unfrozen = logged(bare)
-        load.end()
-    cut = thin.image(snapshot.id)
-    run("mount", "-o", "ro,norecovery,nouuid", cut, tmp_path)
-    try:
-        last = Diary.last(tmp_path / "diary")
-    finally:
-        run("umount", tmp_path)
-
-    assert unfrozen - {SUPERBLOCK}
-    assert logged(cut) <= {SUPERBLOCK}
-    assert last >= synced
+    """LVM's own cut needs more than the superblock's counters."""
+    clean_cuts.needs_nothing_of_its_log(thin, tmp_path)
 
 
 def test_an_administrators_own_freeze_outlives_a_cut(thin: HinderedNode) -> None:

@@ -13,15 +13,7 @@ from csi_driver.groups import GroupSnapshot, member_name
 from csi_driver.ids import new_id
 from csi_driver.records import Snapshot
 from tests.kernel.node import Node, refusal, run
-from tests.kernel.rounds import (
-    LET_GO_SECONDS,
-    MOMENTS,
-    Rounds,
-    in_order,
-    killed_while_all_are_held,
-    numbers,
-    three_volumes,
-)
+from tests.kernel.rounds import MOMENTS, Rounds, cut_in_order, in_order, killed_and_made_anew, numbers, three_volumes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,23 +44,7 @@ def test_all_members_are_of_one_instant(
     node: Node, three: list[Volume], record_property: Callable[[str, object], None]
 ) -> None:
     """In each of several groups, cut under writes that go on, no member has what was written after another's cut."""
-    rounds = Rounds(three)
-    with rounds.kept():
-        groups = []
-        for number in range(GROUPS):
-            groups.append(node.group(three, f"group{number}"))
-            rounds.go_on()
-        alone = [node.group([volume], f"alone{at}") for at, volume in enumerate(three)]
-    found = [numbers(node, group, three) for group in groups]
-    held = [node.group_record(group.id).status.history.held_ms for group in groups]
-    single = [node.group_record(group.id).status.history.held_ms for group in alone]
-    record_property("numbers", found)
-    record_property("held, ms", held)
-    record_property("held by groups of one, ms", single)
-    record_property("ratio", round(sorted(held)[GROUPS // 2] / max(1, sum(single)), 2))
-
-    assert [one for one in found if not in_order(one)] == []
-    assert found[-1][0] > found[0][0] > 0
+    cut_in_order(node, three, GROUPS, record_property)
 
 
 def ids_of(name: str, volumes: list[Volume]) -> dict[str, str]:
@@ -102,16 +78,4 @@ def test_a_cut_that_fails_undoes_all_and_lets_all_go(node: Node, three: list[Vol
 def test_a_server_killed_while_all_are_held_leaves_nothing_suspended(node: Node, three: list[Volume]) -> None:
     """The dead man lets all of them go; the next life makes the group anew, of an instant of its own."""
     scatter(three[1])
-    rounds = Rounds(three)
-    with rounds.kept():
-        took, at_death = killed_while_all_are_held(node, three, rounds)
-        node.start()
-        group = node.group(three, "group")
-    found = numbers(node, group, three)
-
-    assert took < LET_GO_SECONDS
-    assert in_order(found), found
-    assert found[0] >= at_death
-    assert node.images() == sorted(
-        [f"{volume.id}.img" for volume in three] + [f"{member.id}.img" for member in group.members.values()]
-    )
+    killed_and_made_anew(node, three, "{}.img")

@@ -10,26 +10,13 @@ import pytest
 from tests.kernel import gauge
 from tests.kernel.holding import FILLED, LARGE_WRITES, MIB, OFF, SMALL, SMALL_WRITES, filled, hold, two_pods_share
 from tests.kernel.pod import Pod
-from tests.kernel.thin_node import ThinNode
-from tests.leftovers import Leftovers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.kernel.pod import Load
+    from tests.kernel.thin_node import ThinNode
     from tests.kernel.volume import Volume
 
 pytestmark = [pytest.mark.kernel, pytest.mark.quiet]
-
-
-@pytest.fixture(scope="module")
-def thin_machine() -> Iterator[ThinNode]:
-    """Give a node that serves a thin pool with chunks of 64 KiB, and see that nothing of it is left."""
-    before = Leftovers.now()
-    with ThinNode() as running:
-        yield running
-
-    assert Leftovers.now().since(before) == []
 
 
 @pytest.fixture(scope="module")

@@ -6,34 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kernel.thin_node import ThinNode
-from tests.leftovers import Leftovers
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.kernel.thin_node import ThinNode
 
 pytestmark = pytest.mark.kernel
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[ThinNode]:
-    """Give a node that serves a thin pool, and see that nothing of it is left."""
-    before = Leftovers.now()
-    with ThinNode() as running:
-        yield running
-
-    assert Leftovers.now().since(before) == []
-
-
-@pytest.fixture
-def thin(served: ThinNode) -> Iterator[ThinNode]:
-    """Give the module's node, and take down all that the test made there."""
-    yield served
-    served.take_down()
-
-    assert served.images() == []
 
 
 def test_a_volume_lives_on_a_thin_pool(thin: ThinNode) -> None:

@@ -12,7 +12,7 @@ from tests.leftovers import Leftovers
 from tests.storm import serial
 from tests.storm.programs import Taken
 from tests.storm.state import State, records, settle
-from tests.storm.storming import MOST, Force, record, storm
+from tests.storm.storming import Force, check_bounds, record, storm
 from tests.torture import TORTURE, pick
 
 if TYPE_CHECKING:
@@ -55,12 +55,7 @@ def test_a_storm_on_a_thin_pool_leaves_what_callers_in_a_row_would_have(
 
     record(record_property, FORCE, seen, len(left))
     assert set(seen.answers) >= USUAL
-    assert [seen.sentinel[rpc]["refused"] for rpc in seen.sentinel] == [[], []]
-    assert seen.worst <= ANSWER_SECONDS
-    most = seen.watch.most
-    assert most.threads <= MOST.threads
-    assert most.fds <= MOST.fds
-    assert max(most.rss, idle.rss) <= MOST.rss
+    check_bounds(seen, idle, ANSWER_SECONDS)
     assert after == expected
     assert end == start
     assert Leftovers.now().since(before) == []

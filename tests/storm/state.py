@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 Record = Volume | Snapshot
 SETTLE_SECONDS = 60
+STEADY_LOOKS, LOOK_SECONDS = 10, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class State:
             files=_logical(server.thin) if isinstance(server, ThinNode) else _images(server),
             devices=sorted(_named(thing) for thing in things if thing.startswith(("loop device", "mapped device"))),
             mounts=sorted(thing.partition(" at ")[2] for thing in things if thing.startswith("mount")),
-            left=server.client.controller.GetCapacity(csi.GetCapacityRequest(), timeout=20).available_capacity,
+            left=_left(server),
         )
 
 
@@ -85,6 +87,15 @@ def delete(server: Server, record: Record) -> None:
         controller.DeleteVolume(csi.DeleteVolumeRequest(volume_id=record.id), timeout=SETTLE_SECONDS)
     else:
         controller.DeleteSnapshot(csi.DeleteSnapshotRequest(snapshot_id=record.id), timeout=SETTLE_SECONDS)
+
+
+def _left(server: Server) -> int:
+    """Return how many bytes can still be promised, once it doesn't change any more: it is published after the calls."""
+    said: list[int] = []
+    while len(said) < STEADY_LOOKS or len(set(said[-STEADY_LOOKS:])) > 1:
+        time.sleep(LOOK_SECONDS)
+        said.append(server.client.controller.GetCapacity(csi.GetCapacityRequest(), timeout=20).available_capacity)
+    return said[-1]
 
 
 def _behind(server: Server) -> list[Record]:

@@ -78,6 +78,16 @@ def storm(server: Server, force: Force) -> Storm:
     return Storm(tallies, said, watch)
 
 
+def check_bounds(seen: Storm, idle: Taken, seconds: float) -> None:
+    """See that Probe and NodeUnpublishVolume were always answered, so soon, and that nothing has grown."""
+    assert [seen.sentinel[rpc]["refused"] for rpc in seen.sentinel] == [[], []]
+    assert seen.worst <= seconds
+    most = seen.watch.most
+    assert most.threads <= MOST.threads
+    assert most.fds <= MOST.fds
+    assert max(most.rss, idle.rss) <= MOST.rss
+
+
 def record(record_property: Callable[[str, object], None], force: Force, seen: Storm, survivors: int) -> None:
     """Keep the figures worth keeping."""
     codes: Counter[str] = Counter()
