@@ -19,13 +19,14 @@ ASKED_WHEN_FULL = 3
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Say where a volume may go. Empty means anywhere; `preferred` nodes come first, in their order."""
+    """Say where a volume may go, and whether it is thick. Empty means anywhere; `preferred` nodes come first."""
 
     size: int = 0
     pool_name: str = ""
     pool_id: str = ""
     nodes: frozenset[str] = frozenset()
     preferred: tuple[str, ...] = ()
+    thick: bool = False
 
 
 def suits(pool: Pool, wish: Wish) -> str:
@@ -40,6 +41,11 @@ def suits(pool: Pool, wish: Wish) -> str:
     return "" if status.guard == Level.WARNING.label else status.abnormal
 
 
+def left(pool: Pool, wish: Wish) -> int:
+    """Return the bytes that a pool still has for such a volume."""
+    return pool.status.left_thick if wish.thick else pool.status.left
+
+
 def order(pools: Sequence[Pool], wish: Wish) -> list[Pool]:
     """Return the pools to offer a volume to: preferred nodes first, then the emptiest.
 
@@ -52,7 +58,7 @@ def order(pools: Sequence[Pool], wish: Wish) -> list[Pool]:
         said = "; ".join(f"{pool.spec.name} on {pool.spec.node}: {reasons[pool.id]}" for pool in pools)
         raise NoSpace(f"no pool for {format_bytes(wish.size)}: {said or 'there is none yet; start a node with --pool'}")
     rank = {node: place for place, node in enumerate(wish.preferred)}
-    roomy = [pool for pool in suiting if pool.status.left >= wish.size]
+    roomy = [pool for pool in suiting if left(pool, wish) >= wish.size]
     if roomy:
-        return sorted(roomy, key=lambda pool: (rank.get(pool.spec.node, len(rank)), -pool.status.left, pool.id))
-    return sorted(suiting, key=lambda pool: -pool.status.left)[:ASKED_WHEN_FULL]
+        return sorted(roomy, key=lambda pool: (rank.get(pool.spec.node, len(rank)), -left(pool, wish), pool.id))
+    return sorted(suiting, key=lambda pool: -left(pool, wish))[:ASKED_WHEN_FULL]

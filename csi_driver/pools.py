@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from csi_driver.backends.base import Backend, Fill
     from csi_driver.groups import GroupSnapshot
+    from csi_driver.host import block
     from csi_driver.records import PoolSpec
     from csi_driver.store.base import Store
 
@@ -39,7 +40,10 @@ class ServedPool:
     def __init__(
         self, record_id: str, spec: PoolSpec, backend: Backend, opened: Callable[[Backend], None] = lambda _: None
     ) -> None:
-        """Take the pool's record, its bytes, and whom to tell when they can be used, such as who limits its disks."""
+        """Take the pool's record, its bytes, and whom to tell when they can be used, or are on another disk too.
+
+        Such as who limits its disks.
+        """
         self.id = record_id
         self._opened = opened
         self.spec = spec
@@ -47,11 +51,11 @@ class ServedPool:
         self.ledger = Ledger(spec.name, self._promisable)
         self._trouble = "not opened yet"
         self._identity = ""
-        self._disks: tuple[Disk, ...] = ()
+        self._disks: tuple[block.Disk, ...] = ()
         self._judging = threading.Lock()
         self._guard = Guard()
         self._fill: Fill | None = None
-        self._watched = (Level.OK, self._trouble)
+        self._watched: tuple[Level, str, tuple[block.Disk, ...]] = (Level.OK, self._trouble, ())
         self.entered: Counter[Level] = Counter()
 
     def open(self, store: Store) -> None:
@@ -101,7 +105,7 @@ class ServedPool:
         return fill
 
     def watch(self) -> bool:
-        """Look, and return whether level or trouble is another than at the last watch. What fails is its trouble.
+        """Look, and return whether level, trouble or disks are others than at the last watch. What fails is trouble.
 
         Others look in between, for an admission or a scrape: what they saw first is news here all the same.
         """
@@ -110,7 +114,9 @@ class ServedPool:
                 self.look()
             except StorageError as error:
                 self._note(f"{type(error).__name__}: {error}")
-        now = (self.level, self._trouble)
+            else:
+                self._look_at_disks()
+        now = (self.level, self._trouble, self._disks)
         before, self._watched = self._watched, now
         return now != before
 
@@ -162,9 +168,7 @@ class ServedPool:
             level = Level.of(record.status.guard)
             self._guard = Guard(level, level)
         self.look()  # refuses when nothing can be written
-        self._disks = tuple(
-            Disk(disk.name, str(disk.dev), disk.serial, disk.model, disk.size_bytes) for disk in self.backend.disks()
-        )
+        self._disks = self.backend.disks()
         identity = self.backend.identity
         if identity != record.status.identity:
             status = dataclasses.replace(record.status, identity=identity)
@@ -173,16 +177,17 @@ class ServedPool:
 
     def _status(self, old: PoolStatus) -> PoolStatus:
         if self._trouble:
-            return dataclasses.replace(old, left=0, guard="", abnormal=self._trouble)
+            return dataclasses.replace(old, left=0, left_thick=0, guard="", abnormal=self._trouble)
         try:
             fill = self.look()
-            left = self.ledger.left()
+            left = self.ledger.left() if self.level < Level.NO_NEW_VOLUMES else 0
         except StorageError as error:
             self._note(f"{type(error).__name__}: {error}")  # it is opened again when it is well
-            return dataclasses.replace(old, left=0, guard="", abnormal=self._trouble)
+            return dataclasses.replace(old, left=0, left_thick=0, guard="", abnormal=self._trouble)
         return PoolStatus(
             identity=self._identity,
-            left=left if self.level < Level.NO_NEW_VOLUMES else 0,
+            left=left,
+            left_thick=self._whole_steps(min(left / self.spec.ratio, fill.room_for_thick)),
             promised=self.ledger.promised(),
             total=fill.total,
             used=fill.used,
@@ -190,18 +195,30 @@ class ServedPool:
             metadata_used=fill.metadata_used,
             sector_size=self.backend.sector_size,
             clones=self.backend.clones,
-            disks=self._disks,
+            disks=tuple(
+                Disk(disk.name, str(disk.dev), disk.serial, disk.model, disk.size_bytes) for disk in self._disks
+            ),
             guard=self.level.label,
             abnormal=self._condition(fill),
         )
+
+    def _look_at_disks(self) -> None:
+        """See whether the pool was extended by a disk while it is served, or lost one."""
+        before, self._disks = self._disks, self.backend.disks()
+        if before != self._disks:
+            log.info("pool's disks", pool=self.spec.name, now=", ".join(disk.name for disk in self._disks))
+            self._opened(self.backend)
 
     def _condition(self, fill: Fill) -> str:
         return self._guard.condition(*_shares(fill), REMEDIES.get(self.spec.backend, OTHER_REMEDY))
 
     def _promisable(self) -> int:
         """Return what may be promised in all, by the last look; in whole steps, as volumes are."""
-        promisable = int((self._fill or self.backend.fill()).total * self.spec.ratio)
-        return promisable - promisable % SIZE_STEP
+        return self._whole_steps((self._fill or self.backend.fill()).total * self.spec.ratio)
+
+    @staticmethod
+    def _whole_steps(size: float) -> int:
+        return int(size) - int(size) % SIZE_STEP
 
     def _note(self, trouble: str) -> None:
         if trouble and trouble != self._trouble:

@@ -206,7 +206,7 @@ class PoolSpec:
 class PoolStatus:
     """Hold a pool's identity and what is left of it, in bytes: a hint for placement, not the ledger.
 
-    left, promised  bytes that new volumes can still be promised, and that were promised
+    left, promised  bytes that can still be promised, and that were; `left_thick` is what a new thick volume can have
     total, used     bytes that the pool can hold, and that are allocated; of its metadata 0 where it has none of its own
     guard           the label of a level in `guard.py`, "" while the pool can't be looked at
     abnormal        what is wrong, in words; a pool that only warns takes volumes all the same
@@ -214,6 +214,7 @@ class PoolStatus:
 
     identity: str = ""
     left: int = 0
+    left_thick: int = 0
     promised: int = 0
     total: int = 0
     used: int = 0

@@ -10,6 +10,7 @@ import pytest
 from tests.budgets import Budgets, parse
 from tests.figures import Figures
 from tests.leftovers import AT_START, Leftovers
+from tests.torture import TORTURE
 from tests.vm.relay import Relay, in_vm
 from tests.vm.seconds import Learner
 
@@ -35,7 +36,15 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.getoption("learn"):
             config.pluginmanager.register(Learner())
         if document := config.getoption("figures"):
-            config.pluginmanager.register(Figures(document))
+            config.pluginmanager.register(Figures(document, config))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only runs at full length."""
+    left_out = [item for item in items if item.get_closest_marker("torture") and not TORTURE]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,10 @@
-"""The figures that tests note by `record_property`: shown at the end of `make torture`, and kept in a document."""
+"""The figures that tests note by `record_property`, kept in a document, and failures while hours of tests go on."""
 
 from __future__ import annotations
 
 import platform
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.budgets import suite_of
 
@@ -17,16 +17,21 @@ BEGIN, END = "<!-- torture: begin -->", "<!-- torture: end -->"
 
 
 class Figures:
-    """Collect figures, and put them between the marks of a document when the session ends well."""
+    """Collect figures, and put them between the marks of a document at the session's end. Show failures at once."""
 
-    def __init__(self, document: Path) -> None:
+    def __init__(self, document: Path, config: pytest.Config) -> None:
         """Take the document, which has both marks."""
         self._document = document
+        self._config = config
         self._rows: list[tuple[str, str, str, object]] = []
         self._tests = 0
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the figures of a test that is through."""
+        """Take the figures of a test that is through, and show why it failed."""
+        if report.failed:
+            terminal: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+            terminal.ensure_newline()
+            terminal.write_line(f"{report.nodeid} failed ({report.when}):\n{report.longreprtext}\n{report.capstdout}")
         if report.when == "teardown":
             self._tests += 1
             test = report.nodeid.rpartition("::")[2]

@@ -19,7 +19,7 @@ CONFORMANCE = CHECKOUT / "spec/conformance.md"
 PLACES = (CHECKOUT / "build/bin/csi-sanity", Path("/put/csi-sanity"))
 MIB = 1 << 20
 SIZE = 512 * MIB
-SECONDS = 240
+SECONDS = 500
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import grpc
 
 from csi_driver.rpc import csi_pb2 as csi
 from csi_driver.rpc import csi_pb2_grpc
+from tests import warm
 from tests.leftovers import Leftovers
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Server:
         self._argv += [f"--state={self.folder / 'state'}", "--node-id=node-a", f"--qos={qos}", "--log-level=debug"]
         words = pool if "backend=" in pool else f"backend=loop,path={self.pool},{pool}"
         self._argv += [f"--pool=name=fast,{words}", *flags]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: warm.Process | None = None
         self._client: Client | None = None
 
     @property
@@ -75,11 +76,15 @@ class Server:
 
     def start(self) -> float:
         """Start and wait until Probe says ready. Returns the seconds that took."""
-        started = time.monotonic()
+        started, stale = time.monotonic(), self._bound()
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self._argv, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        # A channel that finds no socket would look again only after a second.
-        while not self.socket.exists() and self._process.poll() is None and time.monotonic() - started < READY_SECONDS:
+            self._process = warm.begin(self._argv, log, log)
+        # A channel that finds no socket, or that of one that was killed, would look again only after a second.
+        while (
+            self._bound() in (None, stale)
+            and self._process.poll() is None
+            and time.monotonic() - started < READY_SECONDS
+        ):
             # Seldom enough to take nothing from a start on an emulated processor, which takes seconds.
             time.sleep(0.002 + (time.monotonic() - started) / 50)
         self._client = Client(self.socket)
@@ -105,6 +110,14 @@ class Server:
         finally:
             process.kill()
             process.wait()
+
+    def _bound(self) -> tuple[int, int] | None:
+        """Return what tells the socket that is there from another, None where there is none."""
+        try:
+            status = self.socket.lstat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_ctime_ns
 
     def images(self) -> list[str]:
         """Return the image files in the pool: volumes and snapshots."""

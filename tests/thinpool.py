@@ -37,6 +37,7 @@ class ThinPool:
     chunk: str = "64k"
     disk: str = field(default_factory=lambda: os.environ["SLUICE_DISK"])
     size: tuple[str, str] = ("-l", "90%FREE")
+    metadata: str = "32m"
 
     @property
     def words(self) -> str:
@@ -63,9 +64,13 @@ class ThinPool:
         """Make it."""
         lvm("pvcreate", "-ff", "-y", "--metadatasize", "16m", self.disk)
         lvm("vgcreate", "--setautoactivation", "n", self.vg, self.disk)
-        pool = ("--type", "thin-pool", "-c", self.chunk, "-Zy", "--poolmetadatasize", "32m")
+        pool = ("--type", "thin-pool", "-c", self.chunk, "-Zy", "--poolmetadatasize", self.metadata)
         lvm("lvcreate", "-y", *pool, *self.size, "-n", self.name, self.vg)
         lvm("lvchange", "--errorwhenfull", "y", f"{self.vg}/{self.name}")
+
+    def empty(self) -> None:
+        """Remove all volumes and snapshots."""
+        lvm("lvremove", "-f", "-S", "lv_name=~^sluice-", self.vg)
 
     def remove(self) -> None:
         """Remove it with all that is in it."""

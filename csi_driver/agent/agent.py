@@ -192,9 +192,7 @@ class Agent:
                     self._grouper.advance(record, pool)
                 else:
                     self._maker.advance(record, pool)
-            except Busy:
-                raise
-            except StorageError as error:
+            except StorageError as error:  # of what is done in pieces, how far it is
                 self._notes.failed(record, error)
                 raise
         self._published.set()
@@ -253,14 +251,17 @@ class Agent:
                 log.warning("the store is away", reason=str(error))
 
     def _beat(self, *, stopped: bool) -> None:
-        record = self._store.get(Node, self._node_id)
+        """Give a sign of life. One that does not land is no reason not to serve, nor not to stop: the next may."""
         try:
+            record = self._store.get(Node, self._node_id)
             if record is None:
                 record = self._store.create(Node(self._node_id, NodeSpec(self._node)))
             status = NodeStatus(record.status.beat + 1, stopped)
             self._store.put_status(dataclasses.replace(record, status=status), durable=False)
         except Stale:
             log.warning("another agent beats for this node", node=self._node)
+        except StorageError as error:
+            log.warning("no sign of life is given", node=self._node, reason=str(error))
 
 
 def settle(record: Worked, pool: ServedPool) -> None:

@@ -161,6 +161,7 @@ class Maker:
         device = self._stack.device(pool.backend, record.id)
         limits, emergency = None, pool.emergency if device else ""
         if device is not None:
+            self._note_handed_out(record, device, pool)
             self._stack.resize(pool.backend, record.id, size, Deadline(WORK_SECONDS))
             limits = self._limiting.apply(record, device, emergency)
         self._notes.observe(
@@ -176,6 +177,13 @@ class Maker:
         )
         if full and not in_use:
             raise full
+
+    def _note_handed_out(self, record: Volume, device: Device, pool: ServedPool) -> None:
+        """Note of an adopted volume that is up and not mounted that pods may have its device: no passport says so."""
+        adopted = not record.status.seen.generation
+        if adopted and not any(mount.dev == device.dev for mount in self._stack.mounts(device)):
+            pool.backend.take(record.id)
+            self._notes.write(record, dataclasses.replace(record.status.history, raw=True))
 
     def _grow(self, record: Volume, found: Found, pool: ServedPool) -> Volume:
         """Grow a volume's bytes to what is wanted, and return its record. Raises NoSpace."""

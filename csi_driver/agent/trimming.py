@@ -21,7 +21,7 @@ import structlog
 
 from csi_driver.errors import Busy, StorageError, Unsupported
 from csi_driver.guard import Level
-from csi_driver.host.discard import trim
+from csi_driver.host.discard import next_step, trim
 from csi_driver.records import Volume
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ BYTES_PER_SECOND = 256 << 20
 """What is discarded, at most: a TiB in 70 minutes. It is metadata's work: some 4,000 chunks of 64 KiB a second."""
 FIRST_STEP, SMALLEST_STEP, LARGEST_STEP = 128 << 20, 16 << 20, 1 << 30
 """How many bytes of a file system are looked through in one step."""
-STEP_SECONDS = 0.1
 BUSY_SECONDS, MOST_BUSY = 1.0, 30
 """How long a volume that a call holds is left alone, and how often before its turn is over."""
 STOP_SECONDS = 5.0
@@ -143,7 +142,11 @@ class Trimming:
                 continue
             if found is None:
                 break
-            start, step, done = found.end, next_step(step, found.seconds), done + found.freed
+            start, step, done = (
+                found.end,
+                next_step(step, found.seconds, SMALLEST_STEP, LARGEST_STEP),
+                done + found.freed,
+            )
             self.trimmed[pool.spec.name] += found.freed
             self._stopped.wait(found.freed / BYTES_PER_SECOND)
         if start:
@@ -176,10 +179,3 @@ def due(record_id: str, every: float, since: float, now: float) -> bool:
     """Return whether a volume's moment came after `since` and not after `now`. A clock that was set back has none."""
     moment = uuid.UUID(record_id).int % (1 << 32) / (1 << 32) * every
     return (since - moment) // every < (now - moment) // every
-
-
-def next_step(step: int, seconds: float) -> int:
-    """Return how large the next step is, after one that took so long: half as large, the same, or twice."""
-    if seconds > STEP_SECONDS:
-        return max(SMALLEST_STEP, step // 2)
-    return min(LARGEST_STEP, step * 2) if seconds < STEP_SECONDS / 4 else step

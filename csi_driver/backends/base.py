@@ -62,7 +62,8 @@ class Found:
 class Fill:
     """Say how full a pool is, in bytes: what it can hold and what is allocated; of its metadata 0 where it has none.
 
-    `thick` of both is what thick volumes have beside that which the others share, where that is so.
+    `thick` of both is what thick volumes have beside that which the others share, where that is so; then `room` is what
+    the next one can have.
     """
 
     total: int
@@ -70,6 +71,12 @@ class Fill:
     metadata_total: int = 0
     metadata_used: int = 0
     thick: int = 0
+    room: int | None = None
+
+    @property
+    def room_for_thick(self) -> int:
+        """Return the bytes that a new thick volume can have at most."""
+        return max(0, self.total - self.used) if self.room is None else self.room
 
 
 class Pool(Protocol):
@@ -117,7 +124,7 @@ class Pool(Protocol):
         """Return how full the pool is."""
 
     def disks(self) -> tuple[Disk, ...]:
-        """Return the disks below."""
+        """Return the disks below, as they were when the pool was opened or last seen changed: it costs nothing."""
 
     def create(self, passport: Passport, size: int) -> bool:
         """Make a volume of zeros, durable when it returns. False: it was there already."""
@@ -133,7 +140,7 @@ class Pool(Protocol):
         """Grow a volume's bytes; the new part is zeros. False: it was that large already."""
 
     def delete(self, record_id: str) -> bool:
-        """Free the bytes of a volume or snapshot. False: there were none."""
+        """Free the bytes of a volume or snapshot. False: there were none. Raises Busy while it is done in pieces."""
 
     def amend(self, record_id: str, passport: Passport) -> None:
         """Replace the passport of what is there; durable with the volume's next flush. Raises Lost."""

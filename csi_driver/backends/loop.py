@@ -59,6 +59,7 @@ class LoopBackend:
         self._image = image
         self._identity = ""
         self._device_number = 0
+        self._disks: tuple[Disk, ...] = ()
         self._clones = False
         self._one_log = False
         self._sector_size = 4096
@@ -111,6 +112,7 @@ class LoopBackend:
             for half_made in self._new.iterdir():
                 self._kernel.unlink(half_made)
             self._clones = facts.reflinks(self._kernel, self._new).holds
+        self._disks = disk_under(self._folder)
         self._identity = found
 
     def look(self) -> str:
@@ -140,7 +142,7 @@ class LoopBackend:
 
     def disks(self) -> tuple[Disk, ...]:
         """Return the disks under the folder."""
-        return disk_under(self._folder)
+        return self._disks
 
     def create(self, passport: Passport, size: int) -> bool:
         """Make a file of zeros; it and its passport are durable when this returns. False: it was there."""

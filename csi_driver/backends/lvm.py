@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from csi_driver.backends import lvmtags
 from csi_driver.backends.base import Fill, Found, Passport
 from csi_driver.backends.lvmdevices import LvDevices
+from csi_driver.backends.lvmemptying import Emptying
 from csi_driver.backends.lvmgroup import PREFIX, VOLUME, Group, Lv
 from csi_driver.backends.lvmthick import Thick
 from csi_driver.errors import Foreign, Lost, NotFound, Unready, Unsupported
@@ -46,6 +47,7 @@ class LvmBackend:
         self._devices = LvDevices(vg, thinpool, mapper, lvm.lock)
         self._group = Group(vg, thinpool, lvm, self._devices.resume_all)
         self._thick = Thick(vg, thinpool, self._group, kernel, self._active)
+        self._emptying = Emptying(vg, self._group, self._devices, kernel)
         self._chunk = 0
         self._sector_size = 512
 
@@ -77,6 +79,7 @@ class LvmBackend:
         """
         with self._lvm.lock:
             self._group.read(pvlabel.physical_volumes(), identity)
+            self._devices.check_below()
             self._devices.resume_all()
             inactive = [
                 lv for lv in self._group.lvs.values() if self._is_volume(lv) and self._devices.of(lv.name) is None
@@ -112,11 +115,12 @@ class LvmBackend:
             state.metadata_total,
             state.metadata_used,
             thick,
+            self._group.free,
         )
 
     def disks(self) -> tuple[Disk, ...]:
         """Return the disks under the group."""
-        return tuple({disk.name: disk for path in self._group.devices for disk in block.disk_under(path)}.values())
+        return self._group.disks
 
     def create(self, passport: Passport, size: int) -> bool:
         """Make a thin volume by one lvcreate, which makes it durable and active. False: it was there."""
@@ -164,7 +168,10 @@ class LvmBackend:
         return True
 
     def delete(self, record_id: str) -> bool:
-        """Remove a volume or snapshot. False: there was none. Raises Foreign for what isn't ours by its passport."""
+        """Remove a volume or snapshot. False: there was none. Raises Foreign for what isn't ours by its passport.
+
+        Raises Busy while a large volume is being emptied.
+        """
         lv = self._found(record_id)
         if lv is None:
             return False
@@ -172,10 +179,10 @@ class LvmBackend:
             raise Foreign(
                 f"{self._vg}/{lv.name} has no passport of ours: it is not removed; look at it with lvs -o+tags"
             )
+        self._emptying.empty(record_id, lv)
         with self._lvm.lock:
             self._group.change("lvremove", "-f", f"{self._vg}/{lv.name}")
             self._group.keep(record_id, None)
-            self._thick.forget(record_id)
         return True
 
     def amend(self, record_id: str, passport: Passport) -> None:
@@ -268,7 +275,8 @@ class LvmBackend:
         kind = lv.passport.kind if lv.passport else ""
         if lv.thick:
             return Found(record_id, kind, lv.zeroed or 0, lv.size, lv.passport if lv.zeroed else None)
-        return Found(record_id, kind, lv.size, self._devices.allocated(lv.name), lv.passport)
+        shown = None if lv.condemned else lv.passport
+        return Found(record_id, kind, lv.size, self._devices.allocated(lv.name), shown)
 
     @staticmethod
     def _is_volume(lv: Lv) -> bool:

@@ -10,13 +10,15 @@ import structlog
 from csi_driver.backends.lvmgroup import dm_name
 from csi_driver.deadline import Deadline, wait_for
 from csi_driver.errors import Unknown, Unready
-from csi_driver.host.thin import OUT_OF_SPACE, mapped_bytes, pool_state
+from csi_driver.host import block
+from csi_driver.host.thin import OUT_OF_SPACE, Mapped, mapped, pool_state
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from threading import RLock
 
     from csi_driver.host.block import Device
-    from csi_driver.host.dm import DeviceMapper
+    from csi_driver.host.dm import DeviceMapper, Info
     from csi_driver.host.thin import PoolState
 
 OTHERS_SECONDS = 3.0
@@ -41,8 +43,17 @@ class LvDevices:
 
     def allocated(self, name: str) -> int:
         """Return the bytes of mapped chunks; 0 for what isn't active, as a snapshot: the kernel knows nothing of it."""
+        return self.mapped(name).bytes
+
+    def mapped(self, name: str) -> Mapped:
+        """Return what is mapped of a thin volume, nothing for what isn't active. Raises Unready."""
         words = self._mapper.status(dm_name(self._vg, name))
-        return 0 if words is None else mapped_bytes(name, words)
+        return Mapped(0, 0) if words is None else mapped(name, words)
+
+    def openers(self, name: str) -> int:
+        """Return how often a logical volume's device is open."""
+        info = self._mapper.info(dm_name(self._vg, name))
+        return info.open_count if info else 0
 
     def pool_words(self) -> str:
         """Return what the pool's target says, "" while it isn't active. Without volumes its own name has the target."""
@@ -60,12 +71,26 @@ class LvDevices:
             raise Unready(f"thin pool {name} is not active: vgchange -ay {self._vg}")
         state = pool_state(name, words)
         if state.needs_check:
-            raise Unready(f"thin pool {name} must be repaired: unstage its volumes, then lvconvert --repair {name}")
-        if state.mode not in {"rw", OUT_OF_SPACE}:
             raise Unready(
-                f"thin pool {name} is in mode {state.mode}: the kernel log says why; lvconvert --repair {name}"
+                f"thin pool {name} must be repaired: unstage its volumes, stop the server, then vgchange -an "
+                f"{self._vg} and lvconvert --repair {name}"
+            )
+        if state.mode not in {"rw", OUT_OF_SPACE}:
+            full = 100 * state.metadata_used // state.metadata_total
+            raise Unready(
+                f"thin pool {name} is in mode {state.mode}, its metadata {full}% full: where that is much, "
+                f"sluice pool extend --metadata; else see the kernel log, and lvconvert --repair {name}"
             )
         return state
+
+    def check_below(self) -> None:
+        """Raise Unready while a device stands on a disk that was pulled out: put back, it is another device."""
+        for info in self._mapped():
+            if pulled := block.pulled_below(info.device.dev):
+                raise Unready(
+                    f"disk {', '.join(pulled)} was pulled out from under {info.name}, which fails though the disk is "
+                    f"back: unstage the pool's volumes, then vgchange -an {self._vg}: they are activated anew"
+                )
 
     def resume_all(self) -> None:
         """Resume what a command that was killed left suspended, what is below first: pods hang on it.
@@ -85,9 +110,19 @@ class LvDevices:
             log.warning("resumed devices that a command of lvm left suspended", devices=sorted(suspended))
 
     def _suspended(self) -> list[str]:
-        infos = ((name, self._mapper.info(name)) for name in self._mapper.list(dm_name(self._vg, "")))
-        # By the uuid: in a group that is called sluice, mapped devices of ours have names that begin like its own.
-        return [name for name, info in infos if info and info.suspended and info.uuid.startswith("LVM-")]
+        return [info.name for info in self._mapped() if info.suspended]
+
+    def _mapped(self) -> Iterator[Info]:
+        """Yield the group's active devices.
+
+        By the uuid, too: in a group that is called sluice, mapped devices of ours have names that begin like its own.
+        And a dash more is part of another group's name: that of "fast-b", beside "fast".
+        """
+        prefix = dm_name(self._vg, "")
+        for name in self._mapper.list(prefix):
+            info = self._mapper.info(name)
+            if info and info.uuid.startswith("LVM-") and not name.startswith(f"{prefix}-"):
+                yield info
 
     def _height(self, name: str) -> int:
         """Return how far up a device stands: the pool's data and metadata, the pool, its own name, volumes."""

@@ -8,28 +8,32 @@ from typing import TYPE_CHECKING
 
 from csi_driver.backends import lvmtags
 from csi_driver.errors import Foreign, NotFound, StorageError, Unready
-from csi_driver.host import pvlabel
+from csi_driver.host import block, pvlabel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from csi_driver.backends.base import Passport
     from csi_driver.deadline import Deadline
+    from csi_driver.host.block import Disk
     from csi_driver.host.lvm import Lvm
 
 PREFIX = "sluice-"
 VOLUME = "volume"
-OF_POOL, ZEROED, BLANK = "sluice:pool=", "sluice:zeroed=", "sluice:blank=yes"
+OF_POOL, ZEROED, REACHED, BLANK = "sluice:pool=", "sluice:zeroed=", "sluice:reached=", "sluice:blank=yes"
 """Tags of thick volumes, which are not in the thin pool themselves: whose they are, and how far (see lvmthick)."""
+CONDEMNED = "sluice:condemned=yes"
+"""A tag of what is being removed in pieces (see lvmemptying)."""
 PV_FIELDS = "pv_name,pv_missing,vg_uuid,vg_name"
-LV_FIELDS = "vg_uuid,vg_extent_size,lv_uuid,lv_name,lv_size,lv_tags,lv_layout,pool_lv,chunk_size"
+LV_FIELDS = "vg_uuid,vg_extent_size,vg_free,lv_uuid,lv_name,lv_size,lv_tags,lv_layout,pool_lv,chunk_size"
 
 
 @dataclass(frozen=True, slots=True)
 class Lv:
     """Hold a logical volume: its name in the group, its size in bytes, and its passport where it has one.
 
-    Of a thick one `zeroed` bytes may be shown, None where its tag is gone; `blank` says that nobody was given it yet.
+    Of a thick one `zeroed` bytes may be shown, None where its tag is gone; as far as `reached` it is zeroed already
+    while more is; `blank` says that nobody was given it yet. Of what is `condemned` bytes are missing.
     """
 
     name: str
@@ -37,7 +41,9 @@ class Lv:
     passport: Passport | None
     thick: bool = False
     zeroed: int | None = None
+    reached: int = 0
     blank: bool = False
+    condemned: bool = False
 
 
 def dm_name(vg: str, lv: str) -> str:
@@ -48,7 +54,7 @@ def dm_name(vg: str, lv: str) -> str:
 class Group:
     """Hold what the last report said, and change it. `lvs` has what is named PREFIX and is of this pool, by its id.
 
-    `thick` is how many bytes the thick ones have, together.
+    `thick` is how many bytes the thick ones have, together, and `free` how many the group has for more of them.
     """
 
     def __init__(self, vg: str, thinpool: str, lvm: Lvm, tidy: Callable[[], None]) -> None:
@@ -61,13 +67,15 @@ class Group:
         self.identity = ""
         self.chunk = 0
         self.devices: tuple[Path, ...] = ()
+        self.disks: tuple[Disk, ...] = ()
         self.lvs: dict[str, Lv] = {}
-        self.thick = 0
+        self.thick = self.free = 0
 
     def keep(self, record_id: str, lv: Lv | None) -> None:
         """Note what a change made of a logical volume; None that it is gone."""
         with self._lvm.lock:
-            self.thick += _thick_bytes(lv) - _thick_bytes(self.lvs.get(record_id))
+            more = _thick_bytes(lv) - _thick_bytes(self.lvs.get(record_id))
+            self.thick, self.free = self.thick + more, self.free - more
             if lv is None:
                 self.lvs.pop(record_id, None)
             else:
@@ -92,7 +100,8 @@ class Group:
             )
         self._extent, self.chunk = int(pool["vg_extent_size"]), int(pool["chunk_size"])
         lvs = {row["lv_name"].removeprefix(PREFIX): _lv(row) for row in rows if self._is_ours(row)}
-        self.lvs, self.thick = lvs, sum(map(_thick_bytes, lvs.values()))
+        self.lvs, self.thick, self.free = lvs, sum(map(_thick_bytes, lvs.values())), int(pool["vg_free"])
+        self.disks = tuple({disk.name: disk for path in devices for disk in block.disk_under(path)}.values())
         self.devices, self.identity, self._known = devices, found, known
 
     def look(self) -> None:
@@ -167,8 +176,13 @@ def _thick_bytes(lv: Lv | None) -> int:
 
 def _lv(row: Mapping[str, str]) -> Lv:
     tags = [tag for tag in row["lv_tags"].split(",") if tag]
-    lv = Lv(row["lv_name"], int(row["lv_size"]), lvmtags.read(tags))
+    lv = Lv(row["lv_name"], int(row["lv_size"]), lvmtags.read(tags), condemned=CONDEMNED in tags)
     if row["pool_lv"]:
         return lv
-    zeroed = next((tag.removeprefix(ZEROED) for tag in tags if tag.startswith(ZEROED)), "")
-    return replace(lv, thick=True, zeroed=int(zeroed) if zeroed.isdecimal() else None, blank=BLANK in tags)
+    zeroed, reached = _number(tags, ZEROED), _number(tags, REACHED)
+    return replace(lv, thick=True, zeroed=zeroed, reached=reached or 0, blank=BLANK in tags)
+
+
+def _number(tags: Sequence[str], key: str) -> int | None:
+    text = next((tag.removeprefix(key) for tag in tags if tag.startswith(key)), "")
+    return int(text) if text.isdecimal() else None

@@ -1,12 +1,13 @@
 """Thick volumes: logical volumes of their own beside the thin pool, zeroed before anybody sees them.
 
-Their room is the group's, not the thin pool's. With several disks they are striped where all of them have room. Two
+Their room is the group's, not the thin pool's. With several disks they are striped where all of them have room. Three
 tags say how far one is, and lvm makes them durable with the group's metadata:
 
     sluice:zeroed=BYTES     what is surely zeros, or its user's: no more than that is ever shown
+    sluice:reached=BYTES    what is zeroed of it while that takes several tries
     sluice:blank=yes        nobody was given it yet
 
-So a cut of any step leaves what is zeroed again, or goes on being zeroed, and is never offered before.
+So whatever is cut, zeroing goes on where the last try that ended had got to, and nothing is offered before it is done.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from csi_driver.backends import lvmtags
-from csi_driver.backends.lvmgroup import BLANK, OF_POOL, PREFIX, ZEROED, Lv
+from csi_driver.backends.lvmgroup import BLANK, OF_POOL, PREFIX, REACHED, ZEROED, Lv
 from csi_driver.deadline import Deadline
 from csi_driver.errors import Busy, Foreign, NoSpace
 from csi_driver.host import block
 from csi_driver.host.zeroing import zero
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from csi_driver.backends.base import Passport
     from csi_driver.backends.lvmgroup import Group
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 SLICE_SECONDS = 5.0
-"""How long one try zeroes: between two of them the volume can be deleted, and the server stopped."""
+"""How long one try zeroes: between two of them the volume can be deleted, and the server stopped.
+
+Each that doesn't come to the end runs a program, which notes how far it got.
+"""
 
 
 class Thick:
@@ -53,12 +57,10 @@ class Thick:
         self._group = group
         self._kernel = kernel
         self._device_of = device_of
-        self._reached: dict[str, int] = {}
 
     def create(self, there: Lv | None, passport: Passport, size: int) -> bool:
         """Make a volume of zeros, or go on with one that was cut. False: it was made. Raises Busy until all is zero."""
         if there is None:
-            self._reached.pop(passport.id, None)
             there = self._allocate(passport, size)
         elif there.passport is None or there.zeroed != 0:
             return False
@@ -86,10 +88,6 @@ class Thick:
             self._group.change("lvchange", "--deltag", BLANK, f"{self._vg}/{lv.name}")
             self._group.keep(record_id, replace(lv, blank=False))
 
-    def forget(self, record_id: str) -> None:
-        """Forget how far a volume is that was removed: the next one of this id begins anew."""
-        self._reached.pop(record_id, None)
-
     def _allocate(self, passport: Passport, size: int) -> Lv:
         tags = (*lvmtags.write(passport), OF_POOL + self._thinpool, f"{ZEROED}0")
         words = ["-y", "-L", f"{size}b", "-Z", "n", "-W", "n", "-n", PREFIX + passport.id]
@@ -100,7 +98,7 @@ class Thick:
             if not self._stripes():
                 raise
             self._group.change("lvcreate", *words, self._vg)
-        lv = Lv(PREFIX + passport.id, 0, passport, thick=True, zeroed=0)
+        lv = Lv(PREFIX + passport.id, self._group.whole_extents(size), passport, thick=True, zeroed=0)
         self._group.keep(passport.id, lv)
         return lv
 
@@ -109,16 +107,19 @@ class Thick:
         return ("-i", str(disks)) if disks > 1 else ()
 
     def _zero(self, record_id: str, lv: Lv) -> None:
-        """Zero what isn't, for a while, and when all is, say so in the tags."""
+        """Zero what isn't, for a while, and say in the tags how far that got, or that all is."""
         device, old = self._device_of(lv.name), lv.zeroed or 0
         size = block.size_bytes(device.dev)
-        start = max(old, self._reached.get(record_id, 0))
-        reached = self._reached[record_id] = zero(self._kernel, device.path, start, size, Deadline(SLICE_SECONDS))
+        reached = zero(self._kernel, device.path, max(old, lv.reached), size, Deadline(SLICE_SECONDS))
+        gone = [f"{REACHED}{lv.reached}"] if lv.reached else []
         if reached < size:
+            self._mark(record_id, replace(lv, reached=reached), gone, [f"{REACHED}{reached}"])
             log.info("zeroing", volume=record_id, bytes=reached, of=size)
             raise Busy(f"{self._vg}/{lv.name} is being zeroed: {reached} of {size} bytes are; ask again")
-        words = ["--deltag", f"{ZEROED}{old}", "--addtag", f"{ZEROED}{size}"]
-        words += ["--addtag", BLANK] if not old else []
-        self._group.change("lvchange", *words, f"{self._vg}/{lv.name}")
-        del self._reached[record_id]
-        self._group.keep(record_id, replace(lv, size=size, zeroed=size, blank=lv.blank or not old))
+        done = replace(lv, size=size, zeroed=size, reached=0, blank=lv.blank or not old)
+        self._mark(record_id, done, [*gone, f"{ZEROED}{old}"], [f"{ZEROED}{size}"] + ([] if old else [BLANK]))
+
+    def _mark(self, record_id: str, lv: Lv, gone: Sequence[str], new: Sequence[str]) -> None:
+        words = [("--deltag", tag) for tag in gone] + [("--addtag", tag) for tag in new]
+        self._group.change("lvchange", *(word for pair in words for word in pair), f"{self._vg}/{lv.name}")
+        self._group.keep(record_id, lv)

@@ -47,6 +47,7 @@ class SimPool:
     metadata_total: int = 0
     metadata_used: int = 0
     marker: str = ""
+    disks: tuple[Disk, ...] = ()
     images: dict[str, SimImage] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -101,8 +102,8 @@ class SimBackend:
             return Fill(pool.total, used + pool.others, pool.metadata_total, pool.metadata_used)
 
     def disks(self) -> tuple[Disk, ...]:
-        """Return no disk: there is none."""
-        return ()
+        """Return the disks that a test gave it: there is none."""
+        return self._pool.disks
 
     def create(self, passport: Passport, size: int) -> bool:
         """Make a volume of zeros. False: it was there."""

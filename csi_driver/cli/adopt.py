@@ -9,10 +9,9 @@ import typer
 
 from csi_driver import adopting, assemble
 from csi_driver.adopting import Action, Rules
-from csi_driver.cli import adoptlv, options, show
+from csi_driver.cli import adoptlv, alone, options, show
 from csi_driver.config import Config
 from csi_driver.errors import Invalid, Lost, StorageError
-from csi_driver.host.statelock import StateLock
 from csi_driver.records import Pool, Volume
 from csi_driver.shelves import Shelf
 from qos.limits import UNLIMITED
@@ -86,26 +85,22 @@ def rules_of(config: Config, missing_tier: str) -> Rules:
 
 def adopt_all(config: Config, rules: Rules, *, yes: bool) -> tuple[list[Step], dict[str, str], int]:
     """Plan, and with `yes` do it, under the lock of the state folder. Return steps, troubles and what was written."""
-    config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = StateLock(config.state)
-    machine = assemble.Machine()
-    # A plan changes nothing, so it doesn't make the database that it found missing either.
-    exists = (config.state / assemble.DATABASE).exists()
-    store = assemble.open_store(config) if yes or exists else None
-    try:
-        shelves, troubles = look(config, machine, store, write=yes)
-        steps = adopting.plan(shelves, adopting.known_records(store) if store else {}, rules)
-        done = 0
-        if yes and store is not None:
-            todo = [step for step in steps if step.record is not None]
-            written = adopting.carry_out(store, todo)
-            done = sum(1 for _ in show.progress("writing records", written, len(todo)))
-        return steps, troubles, done
-    finally:
-        machine.dead_man.close()
-        if store is not None:
-            store.close()
-        lock.release()
+    with alone.in_place_of_a_server(config.state) as machine:
+        # A plan changes nothing, so it doesn't make the database that it found missing either.
+        exists = (config.state / assemble.DATABASE).exists()
+        store = assemble.open_store(config) if yes or exists else None
+        try:
+            shelves, troubles = look(config, machine, store, write=yes)
+            steps = adopting.plan(shelves, adopting.known_records(store) if store else {}, rules)
+            done = 0
+            if yes and store is not None:
+                todo = [step for step in steps if step.record is not None]
+                written = adopting.carry_out(store, todo)
+                done = sum(1 for _ in show.progress("writing records", written, len(todo)))
+            return steps, troubles, done
+        finally:
+            if store is not None:
+                store.close()
 
 
 def as_dicts(steps: Sequence[Step]) -> Iterator[dict[str, object]]:

@@ -10,9 +10,9 @@ from csi_driver import assemble
 from csi_driver.backends import lvmtags
 from csi_driver.backends.base import Passport
 from csi_driver.backends.lvmgroup import PREFIX, dm_name
+from csi_driver.cli import alone
 from csi_driver.errors import Conflict, InUse, Invalid, NotFound, Unready
 from csi_driver.host import block
-from csi_driver.host.statelock import StateLock
 from csi_driver.host.thinpool import ThinPools
 from csi_driver.ids import new_id
 from csi_driver.parameters import FILE_SYSTEMS
@@ -40,10 +40,7 @@ def take(config: Config, wanted: Wanted, *, yes: bool) -> str:
     """
     if wanted.tier not in (known := assemble.tiers_of(config)):
         raise Invalid(f"tier: there is no tier {wanted.tier!r}; there are {', '.join(sorted(known))}")
-    config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = StateLock(config.state)
-    machine = assemble.Machine()
-    try:
+    with alone.in_place_of_a_server(config.state) as machine:
         pools = ThinPools(machine.lvm)
         pool = _pool_of(config, pools, wanted.lv)
         passport = _passport(config, machine, pool, wanted)
@@ -54,9 +51,6 @@ def take(config: Config, wanted: Wanted, *, yes: bool) -> str:
             pools.mend(pool, ("lvrename", wanted.lv, became))
         holds = passport.format_done or "no file system"
         return f"{wanted.lv}, which holds {holds}, {'is' if yes else 'would be'} {became}: volume {wanted.name}"
-    finally:
-        machine.dead_man.close()
-        lock.release()
 
 
 def _tags(pool: ThinPool, full_name: str, passport: Passport) -> list[str]:

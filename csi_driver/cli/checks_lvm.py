@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csi_driver.backends import lvmtags
+from csi_driver.backends.lvmdevices import LvDevices
 from csi_driver.backends.lvmgroup import PREFIX
 from csi_driver.cli.checks import Check, missing, ok, recorded_identity, warning
 from csi_driver.errors import Invalid, NotFound, StorageError
@@ -28,6 +29,7 @@ LEAST_LVM = (2, 3, 12)
 """--setautoactivation came with 2.03.12, as did JSON that can be relied on."""
 OURS = "/dev/mapper/sluice-00000000"
 """The name of a volume's device; all begin so."""
+FILTER = "^/dev/mapper/sluice-"
 NEVER = 100
 PRECIOUS = (Path("/"), Path("/var/lib/etcd"))
 
@@ -99,7 +101,7 @@ def _settings(settings: Settings) -> Iterator[Check]:
             "lvm autoextend",
             f"thin_pool_autoextend_threshold is {threshold}: dmeventd may extend pools by itself, and the reserve that "
             "was left for you is gone when you need it",
-            "set it to 100 in lvm.conf; the server watches pools, and says when it is time for sluice pool extend",
+            lvmconf.setting(f"activation/thin_pool_autoextend_threshold={NEVER}"),
         )
     scans = settings.number("scan_lvs", 0) != 0
     if scans or (settings.devices_file() is None and settings.accepts("global_filter", [OURS])):
@@ -107,7 +109,9 @@ def _settings(settings: Settings) -> Iterator[Check]:
         yield warning(
             "lvm filter",
             f"lvm commands typed by hand read what tenants wrote to their volumes: {why}",
-            'in lvm.conf: scan_lvs = 0 and global_filter = [ "r|^/dev/mapper/sluice-|" ]',
+            lvmconf.setting(
+                "devices/scan_lvs=0", f"devices/global_filter={settings.rejecting('global_filter', FILTER)}"
+            ),
         )
 
 
@@ -116,6 +120,7 @@ def _pool(config: Config, pool: PoolConfig, machine: Machine, settings: Settings
     vg, thinpool = pool.path.parts
     try:
         found = ThinPools(machine.lvm).look(vg, thinpool, recorded_identity(config, pool))
+        LvDevices(vg, thinpool, machine.mapper, machine.lvm.lock).check_below()
     except NotFound as error:
         yield missing(name, str(error), f"sluice pool create --name {pool.name} --help, or give the right --pool")
         return

@@ -64,7 +64,8 @@ def create(
     """
     settings = Config.load(config, {"state": state})
     given = {"name": name, "backend": backend, "vg": vg or name, "thinpool": thinpool or "thin", "ratio": ratio}
-    pool = poolmaking.pool_config(settings, {key: value for key, value in given.items() if value is not None})
+    words = {key: value for key, value in given.items() if value is not None}
+    pool = poolmaking.pool_config(settings, words)
     if not device and not (vg and thinpool):
         raise Invalid("device: give --device for a new pool, or --vg and --thinpool for one that exists")
     plan = NewPool(
@@ -78,7 +79,8 @@ def create(
         reserve=poolmaking.part("reserve", reserve),
         stripes=stripes,
     )
-    with _machine() as machine:
+    with _machine() as machine, poolmaking.only_one(settings.state):
+        poolmaking.pool_config(Config.load(config, {"state": state}), words)  # one that was being made has its name now
         made = poolmaking.make(plan, machine, wiped=wiped) if device else poolmaking.take_over(pool, machine, fix=fix)
         file = poolfile.keep(settings.state, pool, machine.kernel)
     poolshow.made(pool, made, file, as_json=as_json)

@@ -29,8 +29,7 @@ def toml(pool: PoolConfig) -> str:
 
 
 def keep(state: Path, pool: PoolConfig, kernel: Kernel) -> Path:
-    """Add a pool to the file of a state folder, which is made where it isn't there. Return the file. Raises Unready."""
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Add a pool to the file of a state folder, and return the file. The caller holds its lock. Raises Unready."""
     file = state / POOLS_FILE
     text = HEADER + "".join(f"\n{toml(each)}" for each in (*kept_pools(state), pool))
     draft = file.with_suffix(".new")

@@ -14,6 +14,7 @@ from csi_driver.host import block, thinsize
 from csi_driver.host.signatures import UNKNOWN
 from csi_driver.host.soundness import flaws
 from csi_driver.host.standing import check_free
+from csi_driver.host.statelock import pools_lock
 from csi_driver.host.thinpool import ThinPools
 from csi_driver.host.thinsize import Sizes
 from qos.quantity import BadQuantity, parse_bytes
@@ -184,6 +185,15 @@ def _check_room(pool: ThinPool, needed: int, free: int) -> None:
 
 def _whole(bytes_more: int, extent: int) -> int:
     return -(-bytes_more // extent) * extent
+
+
+@contextlib.contextmanager
+def only_one(state: Path) -> Iterator[None]:
+    """Make one pool at a time: two at once would each write the pools that it knows, and take one name."""
+    with contextlib.ExitStack() as at_end:
+        with told("waiting for another sluice pool create"):
+            at_end.enter_context(pools_lock(state))
+        yield
 
 
 @contextlib.contextmanager

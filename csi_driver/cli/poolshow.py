@@ -67,6 +67,7 @@ def as_dict(line: Line) -> dict[str, object]:
         "metadataUsed": status.metadata_used,
         "promised": status.promised,
         "left": status.left,
+        "leftThick": status.left_thick,
         "level": status.guard,
         "condition": line.condition,
         "disks": [dataclasses.asdict(disk) for disk in status.disks],

@@ -13,9 +13,8 @@ import structlog
 
 from csi_driver import __version__
 from csi_driver.assemble import AgentSide, ControllerSide, Machine, enforcement, keep_udev_away, open_store, tiers_of
-from csi_driver.deadline import Deadline, wait_for
-from csi_driver.errors import Unknown, Unready
-from csi_driver.host.statelock import ProgramsLock, StateLock
+from csi_driver.cli.alone import sign_programs
+from csi_driver.host.statelock import StateLock
 from csi_driver.metrics import Metrics
 from csi_driver.rpc.controller import Controller
 from csi_driver.rpc.group import Group
@@ -31,8 +30,6 @@ log = structlog.get_logger(__name__)
 GARBAGE = 10_000
 """How many new objects make a collection; Python's own 700 are those of two calls."""
 LOOK_SECONDS = 1.0
-ORPHAN_SECONDS = 60.0
-"""How long a start waits for programs of a server that died. Only what hangs in the kernel takes longer."""
 
 
 def serve(config: Config) -> None:
@@ -66,7 +63,7 @@ def start(config: Config, at_end: contextlib.ExitStack, ended: threading.Event) 
     if resumed := machine.freezer.resume_all():
         log.warning("resumed devices that a cut left suspended", devices=resumed)
     if config.role != "controller":
-        sign_programs(config, machine, at_end)
+        sign_programs(config.state, machine, at_end)
     enforce = enforcement(config, machine)
     node = controller = group = None
     if config.role in {"all", "node"}:
@@ -90,20 +87,3 @@ def start(config: Config, at_end: contextlib.ExitStack, ended: threading.Event) 
     server = Server(config.endpoint, metrics.rpc, identity, controller, node, group)
     server.start()
     at_end.callback(server.stop)
-
-
-def sign_programs(config: Config, machine: Machine, at_end: contextlib.ExitStack) -> None:
-    """Wait until no program of a server that died runs any more, and mark those of this one. Raises Unready."""
-    lock = ProgramsLock(config.state)
-    at_end.callback(lock.release)
-    if not lock.take():
-        log.warning("waiting for programs of a server that died", processes=lock.holders(), seconds=ORPHAN_SECONDS)
-        try:
-            wait_for("they end", lock.take, Deadline(ORPHAN_SECONDS))
-        except Unknown as error:
-            raise Unready(
-                f"state: programs of a server that died still run after {ORPHAN_SECONDS:.0f} s: "
-                f"{', '.join(lock.holders())}; end them, or see in the kernel log why they hang"
-            ) from error
-    machine.runner.sign = lock.fd
-    at_end.callback(setattr, machine.runner, "sign", None)

@@ -26,6 +26,9 @@ A = TypeVar("A", Volume, Snapshot, GroupSnapshot)
 WITHDRAWING = (NotFound, NoSpace, Unsupported)
 """Final answers that are found while a record is offered: the offer must not be accepted after them."""
 
+GOES_ON = (Busy.__name__,)
+"""What an agent writes of work that it goes on with by itself: who waits for that goes on waiting."""
+
 ERRORS: dict[str, type[StorageError]] = {kind.__name__: kind for kind in StorageError.__subclasses__()}
 
 
@@ -117,7 +120,7 @@ class Offers(Generic[A]):
                 return now
             error = now.status.seen.error
             # What failed of another caller's wish is for that one to hear: a deletion that was refused, a later change.
-            if error and error.about == record.generation and error.error != InUse.__name__:
+            if error and error.about == record.generation and error.error not in {InUse.__name__, *GOES_ON}:
                 raise raised(error)
             if self._liveness.away(node):
                 raise Unready(f"node {node} holds {record.id} and is away; it follows when it comes back")
@@ -173,7 +176,7 @@ class Offers(Generic[A]):
             if now is None:
                 return (None,)
             error = now.status.seen.error
-            if error and error.about >= record.generation and error.error != Unknown.__name__:  # it tries again
+            if error and error.about >= record.generation and error.error not in {Unknown.__name__, *GOES_ON}:
                 return (error,)
             accepted = now.status.history.accepted
             if accepted and self._liveness.away(accepted.node):

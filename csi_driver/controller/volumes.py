@@ -126,9 +126,10 @@ class Volumes:
         """Return the bytes left in all suiting pools, in the roomiest one, and the smallest size of such a volume."""
         asked = {**given, **({"fsType": fs_type} if fs_type else {})}
         want = parameters.wanted(self._tiers, DEFAULT_SIZE, asked, {})
-        wish = placement.Wish(pool_name=want.pool, nodes=frozenset({node}) if node is not None else frozenset())
-        pools = [pool for pool in self._store.list(Pool) if not placement.suits(pool, wish)]
-        left = [int(pool.status.left / pool.spec.ratio) if want.thick else pool.status.left for pool in pools]
+        nodes = frozenset({node}) if node is not None else frozenset[str]()
+        wish = placement.Wish(pool_name=want.pool, nodes=nodes, thick=want.thick)
+        pools = self._store.list(Pool)
+        left = [placement.left(pool, wish) for pool in pools if not placement.suits(pool, wish)]
         smallest = SIZE_STEP if block else parameters.SMALLEST[want.file_system.type]
         return sum(left), max(left, default=0), smallest
 
@@ -187,6 +188,7 @@ class Volumes:
             pool_id=pool_id,
             nodes=request.nodes,
             preferred=request.preferred,
+            thick=spec.thick,
         )
         pools = placement.order(self._store.list(Pool), wish)
         if spec.source and not any(pool.status.clones for pool in pools):

@@ -202,6 +202,14 @@ def disks_of(dev: DevNo, sys: Path = SYS) -> tuple[Disk, ...]:
     return tuple(found[name] for name in sorted(found))
 
 
+def pulled_below(dev: DevNo, sys: Path = SYS) -> tuple[str, ...]:
+    """Return the names of devices that a mapping holds and the kernel no longer has: disks that were pulled out.
+
+    Whoever is plugged in there next is another device, if it is the same disk. Raises NotFound.
+    """
+    return tuple(sorted(link.name for link in (sysfs(dev, sys) / "slaves").iterdir() if not link.exists()))
+
+
 def _below(folder: Path) -> list[DevNo] | None:
     """Return what a whole device stands on; None if it is a disk itself."""
     slaves = folder / "slaves"

@@ -1,36 +1,38 @@
-"""Give blocks back, a step at a time: what a file system no longer uses, and all of a device that is to go.
+"""Give blocks back, a range at a time: what a file system no longer uses, and what a device that is to go has.
 
 A discard is work for whoever is below: a thin pool takes mappings out of its metadata, a loop device punches holes, a
 disk erases. All of it at once is a second or a minute in which the neighbours wait. No limit of a cgroup helps: io.max
-counts a discard of a GiB as 512 bytes (block/blk-throttle.c). So it is done in steps, with a pause after each, as long
-as so many bytes a second allow.
+counts a discard of a GiB as 512 bytes (block/blk-throttle.c). So whoever calls this goes in steps, with pauses.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import struct
-import time
 from typing import TYPE_CHECKING
 
-from csi_driver.errors import Foreign, Unsupported
+from csi_driver.errors import Busy, Foreign, Unsupported
 from csi_driver.host import mountinfo
 from csi_driver.host.refusals import as_unready
 from csi_driver.host.syscalls import BLKDISCARD, FITRIM
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from csi_driver.deadline import Deadline
     from csi_driver.host.syscalls import Kernel
     from qos.limits import DevNo
 
 # linux/fs.h: struct fstrim_range is start, len, minlen; BLKDISCARD takes start, len. All in bytes.
 TRIM_RANGE, DISCARD_RANGE = struct.Struct("=QQQ"), struct.Struct("=QQ")
-NOT_HERE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EROFS)
-"""What says that this device, this file system or this mount doesn't discard."""
+NOT_HERE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EROFS, errno.EPERM)
+"""What says that this device, this file system or this mount doesn't discard, or is read-only."""
+
+STEP_SECONDS = 0.1
+"""How long a step may take: others wait for that long."""
 
 
 def trim(kernel: Kernel, place: Path, device: DevNo, start: int, length: int) -> int:
@@ -58,29 +60,40 @@ def trim(kernel: Kernel, place: Path, device: DevNo, start: int, length: int) ->
     return int(TRIM_RANGE.unpack(buffer)[1])
 
 
-def discard_in_steps(
-    kernel: Kernel, path: Path, size: int, *, step: int, bytes_per_second: int, deadline: Deadline, start: int = 0
-) -> int:
-    """Discard a block device up to `size` bytes, and return where that got to when the deadline passed first.
+@contextlib.contextmanager
+def held_alone(kernel: Kernel, path: Path) -> Iterator[int]:
+    """Open a block device to discard from it, while nobody has it mounted or mapped, and nobody can. Raises Busy.
 
-    Who continues gives that as `start`. What lies before it is surely discarded. Raises Unsupported for a device that
-    doesn't discard, Foreign for a path that is no block device.
+    Who has it merely open is not seen by this.
     """
     with as_unready(f"discard of {path}"):
-        fd = kernel.open(path, os.O_RDWR | os.O_NONBLOCK)
         try:
-            if not stat.S_ISBLK(os.fstat(fd).st_mode):
-                raise Foreign(f"{path} is no block device; nothing is discarded")
-            while start < size and not deadline.passed():
-                length = min(step, size - start)
-                kernel.ioctl(fd, BLKDISCARD, bytearray(DISCARD_RANGE.pack(start, length)), path=path)
-                start += length
-                if start < size:
-                    time.sleep(min(length / bytes_per_second, deadline.left()))
+            fd = kernel.open(path, os.O_RDWR | os.O_EXCL | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise Busy(f"{path} is mounted or mapped by somebody: nothing is discarded meanwhile") from error
+            raise
+    try:
+        if not stat.S_ISBLK(os.fstat(fd).st_mode):
+            raise Foreign(f"{path} is no block device; nothing is discarded")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def discard(kernel: Kernel, fd: int, path: Path, start: int, length: int) -> None:
+    """Discard a range of an open block device. Raises Unsupported for one that doesn't discard."""
+    with as_unready(f"discard of {path}"):
+        try:
+            kernel.ioctl(fd, BLKDISCARD, bytearray(DISCARD_RANGE.pack(start, length)), path=path)
         except OSError as error:
             if error.errno in NOT_HERE:
                 raise Unsupported(f"{path} doesn't discard: {error.strerror}") from error
             raise
-        finally:
-            os.close(fd)
-    return start
+
+
+def next_step(step: int, seconds: float, smallest: int, largest: int) -> int:
+    """Return how large the next step is, after one that took so long: half as large, the same, or twice."""
+    if seconds > STEP_SECONDS:
+        return max(smallest, step // 2)
+    return min(largest, step * 2) if seconds < STEP_SECONDS / 4 else step

@@ -7,6 +7,7 @@ Whoever types a command by hand, and the machine's boot, go by these.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 SECONDS = 10.0
 VERSION = re.compile(r"LVM version:\s*(\d+)\.(\d+)\.(\d+)")
 DEVICES_FOLDER = Path("/etc/lvm/devices")
+LOCAL = Path("/etc/lvm/lvmlocal.conf")
+"""What a host sets for itself: it wins over lvm.conf."""
+ACCEPT_ALL, QUOTE = "a|.*|", '"'
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
@@ -43,6 +47,11 @@ class Settings:
         patterns = [text.replace("\\\\", "\\") for text in _QUOTED.findall(self.values.get(name, ""))]
         verdicts = {verdict for path in paths if (verdict := _verdict(patterns, path))}
         return "a" in verdicts or "r" not in verdicts
+
+    def rejecting(self, name: str, pattern: str) -> str:
+        """Return a filter as lvm.conf has it that rejects what a pattern matches, and does the rest as it does now."""
+        now = [text for text in _QUOTED.findall(self.values.get(name, "")) if text != ACCEPT_ALL]
+        return f"[ {', '.join(f'{QUOTE}{text}{QUOTE}' for text in (f'r|{pattern}|', *now))} ]"
 
     def devices_file(self, folder: Path = DEVICES_FOLDER) -> str | None:
         """Return what the devices file says, None when lvm doesn't go by one."""
@@ -67,6 +76,11 @@ def settings(runner: Runner, prefix: Sequence[str] = ()) -> Settings:
     said = runner.run(["lvm", "lvmconfig", "--typeconfig", "full"], deadline=Deadline(SECONDS), prefix=prefix).stdout
     pairs = (line.strip().partition("=") for line in said.splitlines())
     return Settings({name: value for name, equals, value in pairs if equals})
+
+
+def setting(*settings: str) -> str:
+    """Return the command by which a person sets some of lvm's settings on a host, each SECTION/NAME=VALUE."""
+    return f"printf '%s\\n' {' '.join(map(shlex.quote, settings))} >> {LOCAL}"
 
 
 def _verdict(patterns: Iterable[str], path: str) -> str:

@@ -1,18 +1,38 @@
-"""The locks on the state folder: one agent a folder, and none beside programs that one before it has started."""
+"""The locks on the state folder: one agent a folder, none beside programs of one before it, one writer of its pools."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from typing import TYPE_CHECKING
 
 from csi_driver.errors import Unready
 from csi_driver.host.openers import openers
+from csi_driver.host.refusals import as_unready
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-LOCK, PROGRAMS = "agent.lock", "programs.lock"
+LOCK, PROGRAMS, POOLS = "agent.lock", "programs.lock", "pools.lock"
+
+
+@contextlib.contextmanager
+def pools_lock(state: Path) -> Iterator[None]:
+    """Keep others from adding a pool to the folder's file, from the look at it to the write; waits for one that does.
+
+    The folder is made, 0700, where it isn't there. Raises Unready.
+    """
+    with as_unready(f"state folder {state}"):
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(state / POOLS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with as_unready(f"lock {state / POOLS}"):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 class StateLock:

@@ -37,9 +37,18 @@ def pool_state(name: str, words: str) -> PoolState:
     raise Unready(f"thin pool {name} failed, the kernel says {words!r}: see its log; lvconvert --repair may help")
 
 
-def mapped_bytes(name: str, words: str) -> int:
-    """Return how many bytes of a thin volume are allocated, from its target's status line. Raises Unready."""
-    sectors = words.split(maxsplit=1)[0] if words else ""
-    if not sectors.isdecimal():
-        raise Unready(f"thin volume {name}: the kernel says {words!r}; its pool failed, see the kernel log")
-    return int(sectors) * SECTOR
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """Say what of a thin volume is allocated, in bytes, and where the last of it ends, 0 when nothing is."""
+
+    bytes: int
+    end: int
+
+
+def mapped(name: str, words: str) -> Mapped:
+    """Read the status line of a thin target. Raises Unready."""
+    match words.split():
+        case [sectors, highest] if sectors.isdecimal():
+            end = int(highest) + 1 if highest.isdecimal() else 0  # a dash where nothing is
+            return Mapped(int(sectors) * SECTOR, end * SECTOR)
+    raise Unready(f"thin volume {name}: the kernel says {words!r}; its pool failed, see the kernel log")

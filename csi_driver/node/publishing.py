@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from csi_driver.locks import Locks
     from csi_driver.node.staged import Staged
     from csi_driver.node.uses import Use
+    from csi_driver.records import Volume
     from csi_driver.stack import Stack
 
 
@@ -70,21 +71,35 @@ class Publishing:
     def _device(self, volume_id: str) -> Device:
         device = self._staged.device(volume_id)
         if device is None:
-            if self._staged.record(volume_id) is None:
-                raise NotFound(f"volume_id: there is no volume {volume_id}")
+            self._record(volume_id)
             raise NotStaged(f"volume {volume_id} is not staged on this node; stage it first")
         return device
+
+    def _record(self, volume_id: str) -> Volume:
+        record = self._staged.record(volume_id)
+        if record is None:
+            raise NotFound(f"volume_id: there is no volume {volume_id}")
+        return record
 
     def _check_staged(self, volume_id: str, device: Device, staging: Path, use: Use, mounts: tuple[Mount, ...]) -> None:
         """Raise NotStaged unless the volume is staged there in the form that is asked for."""
         if use.block:
             if mounted := [str(mount.target) for mount in mounts if mount.dev == device.dev]:
                 raise NotStaged(f"volume {volume_id} is staged as a file system at {mounted[0]}, not as a device")
+            self._check_handed_out(volume_id)
             return
         mount = self._mounts.topmost(staging, mounts)
         if mount is None or mount.dev != device.dev:
             raise NotStaged(f"staging_target_path: volume {volume_id} is not staged at {staging}")
         check_mount_options(mount.fstype, use.mount_flags, "mount_flags")
+
+    def _check_handed_out(self, volume_id: str) -> None:
+        """Raise NotStaged for a device that was never staged as one, such as a stage that was cut left of a mount.
+
+        Where an mkfs had begun it would be made again, over what a pod has written since.
+        """
+        if not self._record(volume_id).status.history.raw:
+            raise NotStaged(f"volume {volume_id} is not staged as a block device; stage it as one first")
 
     def _bind(self, source: Path, target: Path, use: Use) -> None:
         made = self._make_target(target, use)

@@ -11,7 +11,7 @@ import itertools
 import random
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,8 +57,12 @@ class HostileStore:
     """Keep records in memory, with malice."""
 
     def __init__(self, seed: int = 0, malice: Malice = Malice(), *, hook: Hook = no_hook) -> None:
-        """Begin empty. The same seed gives the same malice, as far as threads run in the same order."""
-        self._random = random.Random(seed)  # noqa: S311 - it is to be repeatable
+        """Begin empty. What happens to a write follows from the seed, its name and how often it was made before.
+
+        So the same seed gives the same malice, whatever other threads do meanwhile.
+        """
+        self._seed = seed
+        self._times: defaultdict[str, itertools.count[int]] = defaultdict(itertools.count)
         self._malice = malice
         self._hook = hook
         self._lock = threading.Lock()
@@ -91,19 +95,20 @@ class HostileStore:
     def list(self, kind: type[R], *, after: str = "", limit: int | None = None, source: str = "") -> list[R]:
         """Return records sorted by id, beginning behind `after`, as they were a moment ago."""
         self._check_open()
+        luck = self._luck(f"list {kind.KIND}")
         with self._lock:
-            records: dict[Key, Any] = self._earlier()
+            records: dict[Key, Any] = self._earlier(luck)
         names = sorted(name for of_kind, name in records if of_kind == kind.KIND and name > after)
         found = [records[kind.KIND, name] for name in names]
         if source:
             found = [one for one in found if isinstance(one, Snapshot) and one.spec.volume == source]
         return [codec.copy(one) for one in found[:limit]]
 
-    def _earlier(self) -> dict[Key, Record]:
+    def _earlier(self, luck: random.Random) -> dict[Key, Record]:
         """Return all records without some of the newest changes."""
         youngest = time.monotonic() - self._malice.stale_seconds
         undone = [(key, record) for at, key, record in self._undo if at >= youngest]
-        lag = self._random.randint(0, min(self._malice.stale, len(undone)))
+        lag = luck.randint(0, min(self._malice.stale, len(undone)))
         records = dict(self._records)
         for key, record in reversed(undone[len(undone) - lag :]):
             _set(records, key, record)
@@ -135,10 +140,11 @@ class HostileStore:
 
     def put_status(self, record: R, *, durable: bool = True, wake: bool = True) -> R:
         """Swap the status, return the new record. Raises Stale, and AssertionError when history falls back."""
+        luck = self._luck(f"equal status of {record.KIND} {record.id}")
 
         def change(now: R) -> R:
             _assert_lawful(now, record, durable)
-            if now.status == record.status and self._chance(0.5):
+            if now.status == record.status and _chance(luck, 0.5):
                 return now  # an API server leaves the version alone when nothing changes
             return dataclasses.replace(now, status=record.status)
 
@@ -171,18 +177,21 @@ class HostileStore:
         """Do the work on the newest version, and return the record that it leaves, or the one it took away."""
         effect = f"{verb} {record.KIND} {record.id}"
         self._check_open()
-        self._pause()
+        luck = self._luck(effect)
+        self._pause(luck)
         self._hook("before", effect)
+        unknown, lands = _chance(luck, self._malice.unknown), _chance(luck, 0.5)
         with self._lock:
-            unknown, lands = self._chance(self._malice.unknown), self._chance(0.5)
-            done = self._land(record, work, durable, wake) if lands or not unknown else record
+            done = self._land(record, work, luck, durable=durable, wake=wake) if lands or not unknown else record
         if unknown:
             raise StoreUnready(f"can't tell whether this landed: {effect}")
         self._hook("after", effect)
-        self._pause()
+        self._pause(luck)
         return codec.copy(done)
 
-    def _land(self, record: R, work: Callable[[R | None], R | None], durable: bool, wake: bool) -> R:
+    def _land(
+        self, record: R, work: Callable[[R | None], R | None], luck: random.Random, *, durable: bool, wake: bool
+    ) -> R:
         key = codec.key_of(record)
         now: Any = self._records.get(key)
         new = work(now)
@@ -196,7 +205,7 @@ class HostileStore:
         if durable:
             self._unflushed.clear()  # as in a log: what is flushed takes along what came before
         for subscription in self._watchers.all() if wake else ():
-            self._announce(subscription, key)
+            self._announce(subscription, key, luck)
         return record if new is None else new
 
     def _next_version(self) -> str:
@@ -217,13 +226,12 @@ class HostileStore:
                 _set(self._records, *self._unflushed.pop())
             self._undo.clear()
 
-    def _chance(self, probability: float) -> bool:
-        return self._random.random() < probability
+    def _luck(self, what: str) -> random.Random:
+        """Return what decides on this one doing of a thing."""
+        return random.Random(f"{self._seed} {what} {next(self._times[what])}")  # noqa: S311 - it is to be repeatable
 
-    def _pause(self) -> None:
-        with self._lock:
-            seconds = self._random.uniform(0, self._malice.delay)
-        self._closed.wait(seconds)
+    def _pause(self, luck: random.Random) -> None:
+        self._closed.wait(luck.uniform(0, self._malice.delay))
 
     # -- watching
 
@@ -232,15 +240,15 @@ class HostileStore:
         self._check_open()
         return self._watchers.add(wake)
 
-    def _announce(self, subscription: Subscription, key: Key) -> None:
+    def _announce(self, subscription: Subscription, key: Key, luck: random.Random) -> None:
         now, malice = time.monotonic(), self._malice
-        if self._chance(malice.skip):
+        if _chance(luck, malice.skip):
             return
-        if self._chance(malice.silence):
+        if _chance(luck, malice.silence):
             self._post.silence(subscription, now + malice.silent_seconds)
             return
-        for _ in range(2 if self._chance(malice.repeat) else 1):
-            self._post.send(now + self._random.uniform(0, malice.delay), subscription, key)
+        for _ in range(2 if _chance(luck, malice.repeat) else 1):
+            self._post.send(now + luck.uniform(0, malice.delay), subscription, key)
 
     # -- closing
 
@@ -252,6 +260,10 @@ class HostileStore:
     def _check_open(self) -> None:
         if self._closed.is_set():
             raise StoreUnready("can't use the store: it is closed")
+
+
+def _chance(luck: random.Random, probability: float) -> bool:
+    return luck.random() < probability
 
 
 def _set(records: dict[Key, Record], key: Key, record: Record | None) -> None:

@@ -165,11 +165,13 @@ def neighbours(bench: Bench, told: Progress, volumes: int, folder: Path) -> dict
 @app.command()
 def main(
     chunks: Annotated[str, typer.Option(help="Chunk sizes, with commas.")] = CHUNKS,
-    volumes: Annotated[int, typer.Option(help="Volumes made, cut and deleted beside a neighbour; 0: none.")] = 20,
+    volumes: Annotated[int, typer.Option(help="Volumes made, cut and deleted beside a neighbour; 0: none.")] = 100,
+    writes: Annotated[bool, typer.Option(help="Measure what the disk moves for small writes, too.")] = True,
     out: Annotated[Path, typer.Option(help="Where the result goes.")] = Path("unseen.json"),
 ) -> None:
     """Measure the disk's traffic over the volume's, and a neighbour's p99 beside the pool's own work."""
-    disk, console, result = os.environ["SLUICE_DISK"], Console(width=120), {}
+    disk, console = os.environ["SLUICE_DISK"], Console(width=120)
+    result: dict[str, dict[str, dict[str, float]]] = {}
     with Progress(console) as told:
         for chunk in chunks.split(","):
             with (
@@ -177,19 +179,28 @@ def main(
                 Sluice("", RATIO, FOLDER, qos="enforce", pool=pool) as server,
             ):
                 bench = Bench(disk, server)
-                result[chunk] = one_chunk(bench, told, chunk)
+                result[chunk] = one_chunk(bench, told, chunk) if writes else {}
                 if volumes:
                     result[chunk]["neighbour"] = neighbours(bench, told, volumes, server.folder)
-    out.write_text(json.dumps(result, indent=2))
-    shown = table("Bytes that the disk moved for each byte charged to the volume: 4 KiB random writes", "chunk", *CASES)
+                out.write_text(json.dumps(result, indent=2))
+    print_found(console, result)
+
+
+def print_found(console: Console, result: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Print a row for each chunk size."""
+    title = (
+        "Bytes that the disk moved for each byte charged to the volume, 4 KiB random writes; a neighbour's p99 in ms"
+    )
+    shown = table(title, "chunk", *CASES, *P99S)
     for chunk, cases in result.items():
-        near = cases.get("neighbour", {})
-        p99s = [f"{near[name]:.1f}" if name in near else "" for name in ("alone p99 ms", "beside p99 ms")]
-        shown.add_row(chunk, *(f"{cases[case]['factor']:.1f}" for case in CASES[:3]), *p99s)
+        factors = [cases.get(case, {}).get("factor") for case in CASES]
+        p99s = [cases.get("neighbour", {}).get(name) for name in P99S]
+        shown.add_row(chunk, *("" if figure is None else f"{figure:.1f}" for figure in (*factors, *p99s)))
     console.print(shown)
 
 
-CASES = ("unallocated", "just cut", "allocated", "p99 ms alone", "p99 ms beside")
+CASES = ("unallocated", "just cut", "allocated")
+P99S = ("alone p99 ms", "beside p99 ms")
 
 if __name__ == "__main__":
     sys.exit(command_line(app))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PREFIX = "sluice-bench-"
 FOLDER = Path("/var/tmp")  # noqa: S108 - a folder is made in it; /tmp may be memory
+NODE = "--node-id=bench"
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.001
@@ -83,7 +84,7 @@ class Sluice(Driver):
         self._log = self.folder / "log"
         self._metrics = f"127.0.0.1:{_free_port()}"
         self._words = [sys.executable, "-m", "csi_driver", "serve", f"--endpoint=unix://{self.socket}"]
-        self._words += [f"--state={self.folder / 'state'}", "--node-id=bench", f"--qos={qos}"]
+        self._words += [f"--state={self.folder / 'state'}", NODE, f"--qos={qos}"]
         self._words += [f"--metrics={self._metrics}", "--log-level=info"]
         own = f"name=fast,backend=loop,path={self.folder / 'pool'},size={size},ratio={ratio}"
         self._words.append(f"--pool={pool or own}")
@@ -126,6 +127,13 @@ class Sluice(Driver):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    def adopt(self, *words: str) -> None:
+        """Make records of volumes that have none, while the server is stopped. Raises Unready."""
+        argv = [sys.executable, "-m", "csi_driver", "adopt", "--yes", f"--state={self.folder / 'state'}", NODE, *words]
+        done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Unready(f"sluice adopt ended with status {done.returncode}: {done.stdout}{done.stderr}")
 
     def programs(self) -> dict[str, int]:
         """Return how many programs were started, by name, as the server's metrics say."""

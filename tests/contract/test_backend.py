@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 
-Maker = "Callable[[], Backend]"
+
+@pytest.fixture(scope="module")
+def thin() -> Iterator[ThinPool]:
+    """Give the thin pool of all tests, which each leaves empty."""
+    with ThinPool() as made:
+        yield made
 
 
 @pytest.fixture(
@@ -41,9 +46,10 @@ Maker = "Callable[[], Backend]"
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Backend]]:
     """Give what opens the same pool again and again, as a new process would."""
     if request.param == "lvm":
-        with ThinPool() as thin:
-            machine = Machine()
-            yield lambda: LvmBackend(thin.vg, thin.name, machine.lvm, machine.mapper, machine.kernel)
+        thin: ThinPool = request.getfixturevalue("thin")
+        machine = Machine()
+        yield lambda: LvmBackend(thin.vg, thin.name, machine.lvm, machine.mapper, machine.kernel)
+        thin.empty()
         return
     if request.param == "sim":
         pool = SimPool()

@@ -205,9 +205,12 @@ class FakeCgroup(Cgroup):
         return dict(self._machine.limits)
 
     def write_limits(self, dev: DevNo, limits: Limits) -> Limits:
-        """Write a line."""
+        """Write a line. The same line again, as each look from time to time writes it, is no effect."""
+        self._life.check()
         if dev not in self._machine.devices():
             raise DeviceGone(f"limit {dev}: no such device")
+        if self._machine.limits.get(dev) == limits:
+            return limits
         with self._life.effect(f"limit {dev}: {limits}"):
             self._machine.limits[dev] = limits
         return limits

@@ -7,7 +7,9 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from csi_driver.records import Record
+from csi_driver.store.base import StoreUnready
 from csi_driver.store.watch import no_hook
+from tests.killpoints.fuse import NOISE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +27,8 @@ class Killed(BaseException):
 class Life:
     """Number the effects of one life, and end it when told.
 
-    `effects` has the names of all effects so far, in order. `cut` = (number from 0, "before" or "after") kills there.
+    `effects` has the names of all effects so far, in order, but for those that come by the clock. `cut` = (number from
+    0, "before" or "after") kills there. `unsure` is set when of one of these nobody could say whether it landed.
     `hook` is called as a Store's is, with "before" or "after" and the effect; `on_death` at a cut, and must not wait.
     """
 
@@ -33,6 +36,7 @@ class Life:
         self.effects: list[str] = []
         self.cut = cut
         self.dead = False
+        self.unsure = False
         self.on_death: Callable[[], None] = lambda: None
         self._hook = hook
         self._changed = threading.Condition()
@@ -50,8 +54,10 @@ class Life:
         me = threading.get_ident()
         with self._changed:
             self.check()
-            number = len(self.effects)
-            self.effects.append(what)
+            number = -1
+            if not _noise(what):
+                number = len(self.effects)
+                self.effects.append(what)
             self._doing.append(me)
         try:
             self._pass(number, "before", what)
@@ -196,9 +202,17 @@ class LifeStore:
 
     @contextlib.contextmanager
     def _effect(self, verb: str, record: Record) -> Iterator[None]:
-        with self._life.effect(f"{verb} {record.KIND} {record.id}"):
+        what = f"{verb} {record.KIND} {record.id}"
+        with self._life.effect(what):
             try:
                 yield
             except AssertionError as error:
                 self._faults.append(str(error))
                 raise
+            except StoreUnready:
+                self._life.unsure |= not _noise(what)
+                raise
+
+
+def _noise(what: str) -> bool:
+    return any(word in f"{what} " for word in NOISE)

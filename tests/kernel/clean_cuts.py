@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import grpc
+import pytest
+
 from csi_driver.deadline import Deadline, wait_for
-from tests.kernel.cutting import SIZES, Diary, busy
+from tests.kernel.cutting import LET_GO_SECONDS, SIZES, Diary, busy, caught, writes
 from tests.kernel.images import CHECKS, SUPERBLOCK, features, logged
 from tests.kernel.node import MIB, run
 from tests.kernel.pod import Pod
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.kernel.node import Node
+    from tests.kernel.volume import Volume
 
 
 def has_what_was_synced(node: Node, fs_type: str) -> None:
@@ -79,3 +85,19 @@ def needs_nothing_of_its_log(node: Node, folder: Path) -> None:
     assert unfrozen - {SUPERBLOCK}
     assert logged(cut) <= {SUPERBLOCK}
     assert last >= synced
+
+
+def is_let_go_of_the_dead(node: Node, volume: Volume) -> None:
+    """Kill the server in the middle of a cut: the volume's writers go on within 15 s, and nothing holds it."""
+    with ThreadPoolExecutor(1) as pool:
+        cut = pool.submit(node.cut, volume, "cut")
+        inside = caught(node, volume, signal.SIGKILL)
+        took = writes(volume)
+        suspended = volume.suspended
+        node.stop(signal.SIGKILL)
+        with pytest.raises(grpc.RpcError):
+            cut.result()
+
+    assert inside
+    assert took < LET_GO_SECONDS
+    assert not suspended

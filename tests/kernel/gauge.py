@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 COUNTERS = {"riops": "rios", "wiops": "wios", "rbps": "rbytes", "wbps": "wbytes"}
 SETTLE_SECONDS = 1.0
-SPAN_SECONDS = pick(5.0, 10.0)
+SPAN_SECONDS = pick(4.0, 10.0)
 MOST_SPANS = 8
 EDGE_SECONDS = 5.0
 EDGE_PAUSE = 0.001
@@ -40,14 +40,14 @@ class Span:
     idle: float
 
 
-def rate_of(dev: DevNo, key: str, limit: int, within: float, seconds: float = SPAN_SECONDS) -> Span:
+def rate_of(dev: DevNo, key: str, limit: int, within: float) -> Span:
     """Measure what a load gets, in the words of io.max, until a span is near the limit.
 
     Raises AssertionError above the limit, however short the machine was, and when every span was below.
     """
     spans: list[Span] = []
     while len(spans) < MOST_SPANS:
-        spans.append(span(dev, key, seconds))
+        spans.append(span(dev, key, SPAN_SECONDS))
         assert spans[-1].rate <= limit * (1 + within), spans
         if spans[-1].rate >= limit * (1 - within):
             break

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
     from tests.thinpool import ThinPool
 
-BEFORE = "kill -9 $$"
-AFTER = '"$lvm" "$@"; kill -9 $$'
-HALF = '"$lvm" "$@" -an; kill -9 $$'
+KILLED = {"before": "kill -9 $$", "after": '"$lvm" "$@"; kill -9 $$', "half": '"$lvm" "$@" -an; kill -9 $$'}
 """What becomes of a command: it is killed before it did anything, when all is done, and when there is no device yet."""
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tests import warm
 from tests.kernel.node import MIB, run
-from tests.serving import CHECKOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +26,7 @@ SIZES = (1400 * MIB, 800 * MIB, 1000 * MIB)
 def sluice(*words: str | Path, status: int = 0) -> tuple[str, str]:
     """Run a command of `sluice`, and return what it said on both channels."""
     argv = [sys.executable, "-m", "csi_driver", *map(str, words)]
-    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=SECONDS, check=False)
+    done = warm.run(argv, SECONDS)
     assert done.returncode == status, f"{argv} ended with status {done.returncode}: {done.stdout}{done.stderr}"
     return done.stdout, done.stderr
 

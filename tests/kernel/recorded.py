@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.kernel.logged import LoggedDisk
 
 SEED = random.SystemRandom().randrange(1 << 32) if TORTURE else 4
-CALLS = pick(10, 15)
+CALLS = pick(7, 15)
 WORKERS = 2
 SLOTS, BLOCK = 16, 4096
 PAUSE_SECONDS = 0.05

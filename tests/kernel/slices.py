@@ -52,6 +52,16 @@ class Slice:
             self._load(self._well())
 
     @contextlib.contextmanager
+    def slow(self, ms: int) -> Iterator[None]:
+        """Let every write to it take so long while the body runs; zeroes have to be written then."""
+        place = f"{os.environ['SLUICE_DISK']} {self._start}"
+        self._load(f"0 {self._sectors} delay {place} 0 {place} {ms}")
+        try:
+            yield
+        finally:
+            self._load(self._well())
+
+    @contextlib.contextmanager
     def without_node(self) -> Iterator[None]:
         """Let it have no node in /dev while the body runs, as a disk that was pulled out."""
         node = self.path.resolve()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import grpc
 import pytest
 
 from csi_driver.deadline import Deadline, wait_for
 from tests.kernel import clean_cuts
-from tests.kernel.cutting import LET_GO_SECONDS, SIZES, caught, writes
+from tests.kernel.cutting import LET_GO_SECONDS, SIZES, writes
 from tests.kernel.hindered import HinderedNode
 from tests.kernel.images import features
 from tests.kernel.node import MIB, run
@@ -41,6 +39,7 @@ def thin_machine() -> Iterator[HinderedNode]:
     assert Leftovers.now().since(before) == []
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize("fs_type", list(SIZES))
 def test_what_was_synced_before_a_cut_is_in_it_and_the_load_goes_on(thin: HinderedNode, fs_type: str) -> None:
     """The restored volume is sound, too, and was mounted beside its source."""
@@ -73,6 +72,7 @@ def test_an_administrators_own_freeze_outlives_a_cut(thin: HinderedNode) -> None
     assert "needs_recovery" not in features(thin.image(snapshot.id))
 
 
+@pytest.mark.torture
 def test_another_volumes_slow_command_is_waited_for_before_anybody_is_held(thin: HinderedNode) -> None:
     """A create that takes long keeps the cut waiting, but not the writers of the volume that is to be cut."""
     volume = thin.create("data", block=True).up()
@@ -92,23 +92,14 @@ def test_another_volumes_slow_command_is_waited_for_before_anybody_is_held(thin:
 def test_a_server_killed_in_the_middle_of_a_cut_leaves_nothing_held(thin: HinderedNode) -> None:
     """I/O goes on within 15 s without a server, through LVM's own device too; the next server has one cut, no more."""
     volume = thin.create("data", block=True).up()
-    with ThreadPoolExecutor(1) as pool:
-        cut = pool.submit(thin.cut, volume, "cut")
-        inside = caught(thin, volume, signal.SIGKILL)
-        took = writes(volume)
-        suspended = volume.suspended
-        thin.stop(signal.SIGKILL)
-        with pytest.raises(grpc.RpcError):
-            cut.result()
+    clean_cuts.is_let_go_of_the_dead(thin, volume)
     thin.start()
     snapshot = thin.cut(volume, "cut")
 
-    assert inside
-    assert took < LET_GO_SECONDS
-    assert not suspended
     assert thin.images() == sorted(f"sluice-{each.id}" for each in (volume, snapshot))
 
 
+@pytest.mark.torture
 def test_a_command_that_hangs_in_a_cut_is_killed_and_its_cut_is_thrown_away(thin: HinderedNode) -> None:
     """Writers go on within 15 s; the agent's next try is a cut of another moment, and the only one."""
     volume = thin.create("data", block=True).up()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kernel.node import run
 from tests.kernel.parted import clean, parts, sluice, sluice_json
 from tests.leftovers import Leftovers
 from tests.thinpool import lvm
@@ -21,6 +22,12 @@ CONF = Path("/etc/lvm/lvmlocal.conf")
 SETTINGS = """
 devices { global_filter = [ "r|.*|" ] }
 activation { thin_pool_autoextend_threshold = 70 }
+"""
+OWN = """
+devices {
+    global_filter = [ "r|/dev/mine|" ]
+}
+activation/thin_pool_autoextend_threshold = 70
 """
 POOL = "name=fast,backend=lvm,vg=fast,thinpool=thin"
 NAMELESS = "sluice-11111111-2222-4333-8444-555555555555"
@@ -95,6 +102,19 @@ def test_what_is_unsound_is_told_and_mended_on_the_operators_word(disks: tuple[s
     assert "lvm filter" in after
     assert [(pool["name"], pool["where"]) for pool in listed] == [("fast", "fast/thin")]
     assert sorted(names) == [NAMELESS, "thin"]
+
+
+def test_what_doctor_wants_of_lvm_is_set_by_the_commands_that_it_names(disks: tuple[str, ...], tmp_path: Path) -> None:
+    """Whoever has a filter of his own keeps it."""
+    with unsound_pool(disks[0]), settings(OWN):
+        asked = doctor(tmp_path, status=1)
+        for name in ("lvm filter", "lvm autoextend"):
+            run("sh", "-c", asked[name]["remedy"])
+        made, filters = doctor(tmp_path, status=1), lvm("lvmconfig", "devices/global_filter")
+
+    assert {"lvm filter", "lvm autoextend"} <= asked.keys()
+    assert {"lvm filter", "lvm autoextend"}.isdisjoint(made)
+    assert '"r|/dev/mine|"' in filters
 
 
 def test_a_group_that_lacks_a_disk_and_two_of_one_name_are_told(disks: tuple[str, ...], tmp_path: Path) -> None:

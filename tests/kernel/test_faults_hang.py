@@ -91,7 +91,7 @@ def jump(seconds: float) -> None:
     time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
 
 
-@pytest.mark.parametrize("seconds", [DAY, -DAY], ids=["forth", "back"])
+@pytest.mark.parametrize("seconds", pick([-DAY], [DAY, -DAY]), ids=lambda seconds: "forth" if seconds > 0 else "back")
 def test_a_call_that_waits_ends_when_it_was_to_whatever_the_clock_says(node: Node, seconds: float) -> None:
     """Neither at once nor a day later."""
     volume, patience = node.up("data"), 2.5
@@ -112,6 +112,7 @@ def test_a_call_that_waits_ends_when_it_was_to_whatever_the_clock_says(node: Nod
     assert took > patience / 2
 
 
+@pytest.mark.torture
 def test_lives_go_on_while_the_clock_jumps(node: Node) -> None:
     """No call fails, no node is away, and what is asked with a deadline is answered."""
     ended = threading.Event()

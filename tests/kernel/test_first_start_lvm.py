@@ -11,15 +11,14 @@ from tests.killpoints.fuse import Point
 from tests.killpoints.killable import Killable
 from tests.leftovers import Leftovers
 from tests.thinpool import lvm
-from tests.torture import pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.torture]
 
 ACTIVATES = Point(0, "inside", "run lvm lvchange")
-POINTS = pick((ACTIVATES,), (ACTIVATES, *(Point(number, "after") for number in range(1, 13))))
+POINTS = (ACTIVATES, *(Point(number, "after") for number in range(1, 13)))
 
 
 class KillableThinNode(Killable, ThinNode):

@@ -14,6 +14,7 @@ from csi_driver.ids import new_id
 from csi_driver.records import Snapshot
 from tests.kernel.node import Node, refusal, run
 from tests.kernel.rounds import MOMENTS, Rounds, cut_in_order, in_order, killed_and_made_anew, numbers, three_volumes
+from tests.torture import pick
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 SCOPE = f"local/{DRIVER_NAME}"
-GROUPS = 4
+GROUPS = pick(2, 4)
 
 
 @pytest.fixture

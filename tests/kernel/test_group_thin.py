@@ -23,6 +23,7 @@ def test_all_members_are_of_one_instant(thin: ThinNode, record_property: Callabl
     cut_in_order(thin, three_volumes(thin), GROUPS, record_property)
 
 
+@pytest.mark.torture
 def test_a_server_killed_while_all_are_held_leaves_nothing_suspended(thin: ThinNode) -> None:
     """The dead man lets all of them go; the next life makes the group anew, of an instant of its own."""
     killed_and_made_anew(thin, three_volumes(thin), "sluice-{}")

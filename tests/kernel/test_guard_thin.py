@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
-import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import grpc
 import pytest
 
 from csi_driver.deadline import Deadline, wait_for
-from csi_driver.host.dmtable import request_buffer
-from tests.kernel.filling import CEILING, FALL, LEAST_RATE, MIB, RISE, SEEN_SECONDS, comes_to, is_limited, line, walk
+from csi_driver.errors import Unknown
+from hack.bench.thindevices import ThinDevices
+from tests.kernel.filling import (
+    CEILING,
+    LEAST_RATE,
+    MIB,
+    SEEN_SECONDS,
+    comes_to,
+    is_limited,
+    is_trimmed,
+    only_training_yields,
+)
 from tests.kernel.node import refusal, run
 from tests.kernel.thin_node import ThinNode
 from tests.leftovers import Leftovers
@@ -25,31 +33,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 BLOCK = bytes(4096)
-CONTROL = Path("/dev/mapper/control")
-DM_TARGET_MSG = 0xC138FD0E
-SECTOR = struct.Struct("=Q")
-FIRST_DEVICE = 1_000_000
-"""Far above the ids that lvm gives to thin devices."""
-
-
-class SmallPool(ThinPool):
-    """A pool with large chunks, so that few writes fill it, and little metadata, which some hundred devices fill."""
-
-    def make(self) -> None:
-        """Make it."""
-        lvm("pvcreate", "-ff", "-y", "--metadatasize", "16m", self.disk)
-        lvm("vgcreate", "--setautoactivation", "n", self.vg, self.disk)
-        words = ("--type", "thin-pool", "-c", "1m", "-Zy", "--poolmetadatasize", "2m", "-L", "1g")
-        lvm("lvcreate", "-y", *words, "-n", self.name, self.vg)
-        lvm("lvchange", "--errorwhenfull", "y", f"{self.vg}/{self.name}")
+COUNTED_SECONDS = 5.0
+"""Within which a pool's own count shows what was written or discarded, if nobody else does either."""
 
 
 class FilledThin(ThinNode):
     """A node whose thin pool can be filled to a percent."""
 
     def __init__(self) -> None:
-        super().__init__("--trim-every=1s")
-        self.thin = SmallPool()
+        # Large chunks, so that few writes fill it, and little metadata, which some hundred devices fill.
+        super().__init__("--trim-every=1s", thin=ThinPool(chunk="1m", size=("-L", "1g"), metadata="2m"))
         self._chunks = 0
         self._devices = 0
 
@@ -64,7 +57,11 @@ class FilledThin(ThinNode):
         return self.metric(used), self.metric(size)
 
     def fill(self, percent: int) -> None:
-        """Have so much of the pool's data allocated, by a write into each chunk or a discard of it."""
+        """Have so much of the pool's data allocated, and again what volumes have written or given back meanwhile."""
+        wait_for(f"the pool is filled to {percent}%", lambda: self._is_filled(percent), Deadline(SEEN_SECONDS))
+
+    def _is_filled(self, percent: int) -> bool:
+        """Write into as many chunks as lack, or discard them, and return whether the kernel counts what is wanted."""
         used, size = self.used()
         wanted = size * percent / 100
         chunks = self._chunks + round((wanted - used) / MIB)
@@ -80,25 +77,24 @@ class FilledThin(ThinNode):
             finally:
                 os.close(fd)
         self._chunks = chunks
-        wait_for("the kernel has counted it", lambda: abs(self.used()[0] - wanted) <= MIB, Deadline(SEEN_SECONDS))
+        with contextlib.suppress(Unknown):
+            wait_for(
+                "the kernel has counted it", lambda: abs(self.used()[0] - wanted) <= MIB, Deadline(COUNTED_SECONDS)
+            )
+            return True
+        return False
 
     def fill_metadata(self, percent: int) -> None:
         """Have so much of its metadata allocated, by thin devices of which lvm knows nothing: one block for each."""
         used, size = self.used("metadata")
         more = round((size * percent / 100 - used) / len(BLOCK))
         wanted = max(0, self._devices + more)
-        with CONTROL.open("rb") as control:
+        with ThinDevices.of(self.thin.vg, self.thin.name) as devices:
             for number in range(self._devices, wanted):
-                self._message(control.fileno(), f"create_thin {FIRST_DEVICE + number}")
+                devices.create(number)
             for number in range(wanted, self._devices):
-                self._message(control.fileno(), f"delete {FIRST_DEVICE + number}")
+                devices.delete(number)
         self._devices = wanted
-
-    def _message(self, control: int, words: str) -> None:
-        """Tell the pool something, as dmsetup does; hundreds of programs would take minutes."""
-        message = SECTOR.pack(0) + words.encode() + b"\0"
-        name = f"{self.thin.vg}-{self.thin.name}-tpool"
-        fcntl.ioctl(control, DM_TARGET_MSG, request_buffer(name, "", 0, message, cookie=0))
 
 
 @pytest.fixture(scope="module")
@@ -112,21 +108,11 @@ def filled() -> Iterator[FilledThin]:
 
 
 def test_data_goes_through_all_levels_and_back_and_only_training_yields(filled: FilledThin) -> None:
-    """The kernel's own count of chunks decides; what is refused says how full the pool is."""
-    training = filled.up("training", tier="training", writeBPS=CEILING)
-    inference = filled.up("inference", tier="inference")
-    kept = line(inference)
-    seen = walk(filled, filled.fill, RISE, training, inference)
-    late = refusal(lambda: filled.create("late"))
-    cut = refusal(lambda: filled.cut(training, "late"))
-    told = training.condition_on_node()
-    seen |= walk(filled, filled.fill, FALL, training, inference)
-
-    assert seen == {kept}
-    assert [code for code, _ in (late, cut)] == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
-    assert all("emergency: its data is 9" in said and "sluice pool extend" in said for _, said in (late, cut))
-    assert "its writes are held to its least rate: pool fast is nearly full" in told
+    """The kernel's own count of chunks decides; what is refused says how full the pool is, and what to do."""
+    refused = only_training_yields(filled, filled.fill)
     filled.take_down()
+
+    assert all("emergency: its data is 9" in said and "sluice pool extend" in said for said in refused)
 
 
 def test_metadata_alone_brings_an_emergency(filled: FilledThin) -> None:
@@ -146,18 +132,6 @@ def test_metadata_alone_brings_an_emergency(filled: FilledThin) -> None:
 
 
 def test_a_trim_gives_chunks_back_to_the_pool(filled: FilledThin) -> None:
-    """What a pod deleted is free for others soon after, and what it kept is the same."""
-    volume = filled.up("trimmed", 400 * MIB)
-    kept = volume.target / "kept"
-    kept.write_bytes(os.urandom(4 * MIB))
-    volume.fill(60 * MIB)
-    os.sync()
-    full, was = filled.used()[0], kept.read_bytes()
-    volume.file.unlink()
-    os.sync()
-    wait_for("the chunks are free", lambda: filled.used()[0] < full - 50 * MIB, Deadline(SEEN_SECONDS))
-    volume.down()
-    volume.up()
-
-    assert kept.read_bytes() == was
+    """By the kernel's count of them."""
+    is_trimmed(filled.up("trimmed", 400 * MIB), lambda: filled.used()[0])
     filled.take_down()

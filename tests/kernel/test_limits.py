@@ -22,6 +22,7 @@ from tests.kernel.holding import (
 )
 from tests.kernel.pod import SLICE, Load, Pod
 from tests.leftovers import Leftovers
+from tests.torture import pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,12 +55,15 @@ def _no_pod_is_left() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("key", "limit", "load"),
-    [
-        ("riops", 500, SMALL),
-        ("wiops", 300, SMALL_WRITES),
-        ("rbps", 8 * MIB, SMALL),
-        ("wbps", 8 * MIB, SMALL_WRITES),
-    ],
+    pick(
+        [("riops", 500, SMALL), ("wbps", 8 * MIB, SMALL_WRITES)],
+        [
+            ("riops", 500, SMALL),
+            ("wiops", 300, SMALL_WRITES),
+            ("rbps", 8 * MIB, SMALL),
+            ("wbps", 8 * MIB, SMALL_WRITES),
+        ],
+    ),
 )
 def test_a_limit_holds_for_small_requests_to_a_file(mounted: Volume, key: str, limit: int, load: Load) -> None:
     """4 KiB, direct, deep enough to keep the throttle busy: within 2 %."""
@@ -68,12 +72,15 @@ def test_a_limit_holds_for_small_requests_to_a_file(mounted: Volume, key: str, l
 
 @pytest.mark.parametrize(
     ("key", "limit", "load"),
-    [
-        ("rbps", 8 * MIB, LARGE),
-        ("wbps", 8 * MIB, LARGE_WRITES),
-        ("riops", 20, LARGE),
-        ("wiops", 20, LARGE_WRITES),
-    ],
+    pick(
+        [("wiops", 20, LARGE_WRITES)],
+        [
+            ("rbps", 8 * MIB, LARGE),
+            ("wbps", 8 * MIB, LARGE_WRITES),
+            ("riops", 20, LARGE),
+            ("wiops", 20, LARGE_WRITES),
+        ],
+    ),
 )
 def test_a_limit_holds_for_large_requests_to_a_device(raw: Volume, key: str, limit: int, load: Load) -> None:
     """1 MiB within 2 %, and one request counts once: a device that splits them would let through a part of 20."""
@@ -85,7 +92,7 @@ def test_two_pods_on_one_volume_share_one_limit(mounted: Volume) -> None:
     two_pods_share(mounted, 300)
 
 
-@pytest.mark.parametrize(("old", "new"), [(300, 600), (600, 150)])
+@pytest.mark.parametrize(("old", "new"), pick([(600, 150)], [(300, 600), (600, 150)]))
 def test_a_limit_that_is_modified_under_load_is_in_force_within_two_seconds(
     mounted: Volume, old: int, new: int
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.kernel import gauge
 from tests.kernel.holding import FILLED, LARGE_WRITES, MIB, OFF, SMALL, SMALL_WRITES, filled, hold, two_pods_share
 from tests.kernel.pod import Pod
+from tests.torture import pick
 
 if TYPE_CHECKING:
     from tests.kernel.pod import Load
@@ -27,13 +28,17 @@ def raw(thin_machine: ThinNode) -> Volume:
 
 @pytest.mark.parametrize(
     ("key", "limit", "load"),
-    [("wiops", 20, LARGE_WRITES), ("wiops", 300, SMALL_WRITES), ("wbps", 8 * MIB, LARGE_WRITES)],
+    pick(
+        [("wiops", 20, LARGE_WRITES)],
+        [("wiops", 20, LARGE_WRITES), ("wiops", 300, SMALL_WRITES), ("wbps", 8 * MIB, LARGE_WRITES)],
+    ),
 )
 def test_a_limit_holds_on_a_thin_volume(raw: Volume, key: str, limit: int, load: Load) -> None:
     """Within 2 %: a write of 1 MiB is one, though it lies in 16 chunks."""
     hold(raw, key, limit, load, 0.02)
 
 
+@pytest.mark.torture
 def test_two_pods_on_one_thin_volume_share_one_limit(raw: Volume) -> None:
     """300 in sum, within 3 %, and none of the two goes without."""
     two_pods_share(raw, 300)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from csi_driver.records import History
 
-MOMENTS = pick(14, 1_000_000)
+MOMENTS = pick(6, 1_000_000)
 """How many are looked at, at most: every flush, and each once more with a part of what followed it."""
 
 pytestmark = [pytest.mark.kernel, *[pytest.mark.timeout(5 * 3600)] * TORTURE]

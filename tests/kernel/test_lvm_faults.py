@@ -13,12 +13,13 @@ from csi_driver.backends.lvm import LvmBackend
 from csi_driver.deadline import Deadline, wait_for
 from csi_driver.errors import Foreign
 from tests.faults.rig import create, until_done
-from tests.kernel.hindered import AFTER, BEFORE, HALF, HinderedNode
+from tests.kernel.hindered import KILLED, HinderedNode
 from tests.kernel.node import MIB, refusal, run
 from tests.kernel.slices import Slice, sliced
 from tests.leftovers import Leftovers
 from tests.storm.plan import volume_id
 from tests.thinpool import ThinPool, lvm
+from tests.torture import pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,10 +49,10 @@ def thin_machine(slices: dict[str, Slice]) -> Iterator[HinderedNode]:
         yield running
 
 
-@pytest.mark.parametrize("script", [BEFORE, AFTER, HALF], ids=["before", "after", "half"])
-def test_a_command_that_was_killed_is_looked_up(thin: HinderedNode, script: str) -> None:
+@pytest.mark.parametrize("moment", pick(["half"], ["before", "after", "half"]))
+def test_a_command_that_was_killed_is_looked_up(thin: HinderedNode, moment: str) -> None:
     """Whatever it did: there is one logical volume afterwards, it is a device, and it serves."""
-    thin.once("lvcreate", script)
+    thin.once("lvcreate", KILLED[moment])
     volume = thin.create("a")
     images = thin.images()
     volume.up().fill(4 * MIB)
@@ -61,21 +62,21 @@ def test_a_command_that_was_killed_is_looked_up(thin: HinderedNode, script: str)
     assert "lvm failed with status -9" in thin.log.read_text()
 
 
-@pytest.mark.parametrize("script", [BEFORE, AFTER], ids=["before", "after"])
-def test_growth_and_deletion_outlive_a_killed_command(thin: HinderedNode, script: str) -> None:
+@pytest.mark.parametrize("moment", pick(["after"], ["before", "after"]))
+def test_growth_and_deletion_outlive_a_killed_command(thin: HinderedNode, moment: str) -> None:
     """The caller comes again, and the volume is larger, and then gone."""
     volume = thin.up("a")
-    thin.once("lvextend", script)
+    thin.once("lvextend", KILLED[moment])
     until_done(partial(volume.expand, 128 * MIB), SOON)
     volume.expand_on_node(128 * MIB)
     volume.down()
-    thin.once("lvremove", script)
+    thin.once("lvremove", KILLED[moment])
     until_done(volume.delete, SOON)
 
     assert thin.images() == []
 
 
-@pytest.mark.parametrize("command", ["lvchange", "dmsetup"])
+@pytest.mark.parametrize("command", pick(["lvchange"], ["lvchange", "dmsetup"]))
 def test_a_volume_that_lost_its_device_gets_it_back_when_it_is_staged(thin: HinderedNode, command: str) -> None:
     """Somebody deactivated it, or took its device from the kernel alone."""
     volume = thin.up("a")
@@ -148,6 +149,7 @@ def test_of_two_groups_of_one_name_the_right_one_is_served(thin: HinderedNode, s
     assert (kept, listed) == ("kept", {""})
 
 
+@pytest.mark.torture
 def test_a_group_that_lacks_a_disk_is_left_alone_until_it_has_it(thin: HinderedNode, slices: dict[str, Slice]) -> None:
     """While it serves and from the start: nothing is made there, and its volumes' condition says so."""
     volume, disk = thin.up("a"), slices["b"]

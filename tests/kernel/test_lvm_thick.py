@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
+from csi_driver.deadline import Deadline, wait_for
+from csi_driver.rpc import csi_pb2 as csi
 from tests.faults.rig import until_done
-from tests.kernel.hindered import BEFORE, HinderedNode
+from tests.kernel.hindered import KILLED, HinderedNode
 from tests.kernel.node import MIB, refusal
 from tests.kernel.slices import Slice, sliced
 from tests.leftovers import Leftovers
-from tests.thinpool import ThinPool, lvm
+from tests.thinpool import ThinPool, lvm, rows
+from tests.torture import pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,10 +86,10 @@ def test_a_thick_volume_has_a_file_system_that_stays(thin: HinderedNode) -> None
     assert volume.up().file.read_text() == "kept"
 
 
-@pytest.mark.parametrize("command", ["lvcreate", "lvchange"])
+@pytest.mark.parametrize("command", pick(["lvchange"], ["lvcreate", "lvchange"]))
 def test_a_volume_whose_making_was_cut_is_zeroed_before_it_is_offered(dirty: HinderedNode, command: str) -> None:
     """The server dies when the room is allocated, or just before it says that all is zero."""
-    dirty.once(command, 'kill -9 "$PPID"; ' + BEFORE if command == "lvchange" else 'kill -9 "$PPID"')
+    dirty.once(command, 'kill -9 "$PPID"; ' + KILLED["before"] if command == "lvchange" else 'kill -9 "$PPID"')
     with pytest.raises(grpc.RpcError):
         dirty.create("a", SIZE, block=True, tier="scratch")
     dirty.stop(signal.SIGKILL)
@@ -101,7 +104,7 @@ def test_growth_that_was_cut_shows_nothing_until_it_is_zeroed(dirty: HinderedNod
     """What was written stays, no stage shows the unzeroed part, and the growth is ended later."""
     volume = dirty.create("a", SIZE, block=True, tier="scratch").up()
     volume.file.write_bytes(b"mine")
-    dirty.once("lvchange", BEFORE)
+    dirty.once("lvchange", KILLED["before"])
     refused = refusal(partial(volume.expand, GROWN))[0]
     until_done(partial(volume.expand, GROWN), SOON)
     found = volume.file.read_bytes()
@@ -110,6 +113,28 @@ def test_growth_that_was_cut_shows_nothing_until_it_is_zeroed(dirty: HinderedNod
     assert (len(found), found[:4], found[4:].strip(b"\0")) == (GROWN, b"mine", b"")
 
 
+def test_capacity_for_thick_volumes_is_what_the_group_can_give(thin: HinderedNode) -> None:
+    """The thin pool could promise more; a volume of that size is made, and nothing is left then."""
+    request = csi.GetCapacityRequest(parameters={"tier": "scratch"})
+
+    def told() -> int:
+        return int(thin.client.controller.GetCapacity(request, timeout=SOON).available_capacity)
+
+    lvm("lvcreate", "-y", "-W", "n", "-L", "300m", "-n", "others", "fast")
+    try:
+        free = int(rows("vgs", "-o", "vg_free", "fast")[0]["vg_free"])
+        wait_for("what others took is known", lambda: told() == free, Deadline(SOON))
+        thin.create("a", free, block=True, tier="scratch")
+        wait_for("all is taken", lambda: told() == 0, Deadline(SOON))
+        more = refusal(partial(thin.create, "b", MIB, block=True, tier="scratch"))[0]
+    finally:
+        lvm("lvremove", "-f", "fast/others")
+
+    assert 0 < free < 256 * MIB
+    assert more is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.torture
 def test_of_two_disks_both_carry_a_thick_volume(thin: HinderedNode, slices: dict[str, Slice]) -> None:
     """It is striped where all have room, and linear where they haven't."""
     disk = str(slices["b"].path)

@@ -16,6 +16,7 @@ from csi_driver.deadline import Deadline, wait_for
 from tests.kernel.images import CHECKS, digest
 from tests.kernel.node import Node, number_of, refusal, run
 from tests.leftovers import Leftovers
+from tests.torture import pick
 
 if TYPE_CHECKING:
     from tests.kernel.volume import Volume
@@ -50,7 +51,7 @@ def _written(node: Node, offset: int, data: bytes) -> Volume:
     return volume
 
 
-@pytest.mark.parametrize("offset", [0, SIZE // 2, SIZE - 4096])
+@pytest.mark.parametrize("offset", pick([SIZE - 4096], [0, SIZE // 2, SIZE - 4096]))
 @pytest.mark.parametrize("data", [b"\0" * 4096, b"weights " * 512], ids=["zeros", "unknown"])
 def test_what_was_ever_written_to_is_never_formatted(node: Node, offset: int, data: bytes) -> None:
     """At the start, at the end, between them where no signature could be; and zeros are data too."""
@@ -84,7 +85,7 @@ def test_what_somebody_else_has_formatted_is_never_formatted(
     assert f"holds {kind}" in _refuses_to_format(node, volume)
 
 
-@pytest.mark.parametrize("fs_type", ["ext4", "xfs", "btrfs"])
+@pytest.mark.parametrize("fs_type", pick(["xfs"], ["ext4", "xfs", "btrfs"]))
 def test_a_file_system_whose_superblock_is_gone_is_never_made_again(node: Node, fs_type: str) -> None:
     """Even zeros from one end to the other: this volume had a file system."""
     volume = node.create("data", SIZES[fs_type], fs_type=fs_type).up()
@@ -111,7 +112,7 @@ def test_a_volume_is_not_formatted_again_as_another_file_system(node: Node) -> N
     volume.up()
 
 
-@pytest.mark.parametrize("fs_type", ["ext4", "xfs", "btrfs"])
+@pytest.mark.parametrize("fs_type", pick(["ext4"], ["ext4", "xfs", "btrfs"]))
 def test_an_mkfs_that_was_cut_is_done_again_but_never_beside_the_one_that_still_runs(node: Node, fs_type: str) -> None:
     """The killed server's mkfs lives on. A second one beside it would mix two file systems: the next server waits."""
     volume = node.create("data", SIZES[fs_type], fs_type=fs_type)

@@ -181,6 +181,7 @@ def test_a_made_pool_is_sound_and_served_and_grows_under_the_server(disks: tuple
     assert kept == "before"
 
 
+@pytest.mark.torture
 def test_a_full_pool_gives_errors_and_serves_again_when_it_is_extended(disks: tuple[str, ...]) -> None:
     """At once and not after a minute; what was acknowledged is there, and from the reserve there is room at once."""
     with MadeNode(disks[1], "--ratio", "10") as node:

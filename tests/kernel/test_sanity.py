@@ -7,17 +7,13 @@ import pytest
 from tests import sanity
 from tests.leftovers import Leftovers
 from tests.serving import Server
-from tests.torture import pick
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.torture, pytest.mark.timeout(sanity.SECONDS + 100)]
 
 
 @pytest.mark.parametrize(
     ("access", "fs_type"),
-    pick(
-        [("mount", "ext4"), ("block", "xfs")],
-        [("mount", "ext4"), ("mount", "xfs"), ("mount", "btrfs"), ("block", "ext4"), ("block", "xfs")],
-    ),
+    [("mount", "ext4"), ("mount", "xfs"), ("mount", "btrfs"), ("block", "ext4"), ("block", "xfs")],
 )
 def test_csi_sanity_finds_no_fault_with_limits_in_force(access: str, fs_type: str) -> None:
     """No test fails, those left out have a reason in spec/conformance.md, and the machine is as it was.

@@ -13,18 +13,17 @@ from tests.storm import serial
 from tests.storm.programs import Taken
 from tests.storm.state import State, records, settle
 from tests.storm.storming import Force, check_bounds, record, storm
-from tests.torture import TORTURE, pick
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(pick(400, 900))]
+pytestmark = [pytest.mark.kernel, pytest.mark.torture, pytest.mark.timeout(900)]
 
 FORCE = Force(
     programs=2,
     threads=6,
-    seconds=pick(20.0, 120.0),
-    seed=random.SystemRandom().randrange(1 << 32) if TORTURE else 4,
+    seconds=120.0,
+    seed=random.SystemRandom().randrange(1 << 32),
 )
 ANSWER_SECONDS = 15.0
 """Within which Probe and NodeUnpublishVolume answer. Under emulation all else takes ten times as long, too."""

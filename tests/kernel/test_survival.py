@@ -43,6 +43,7 @@ def test_a_limit_overwritten_behind_our_back_is_back_in_six_seconds_and_counted(
     assert node.metric("sluice_limits_repaired_total") == before + 1
 
 
+@pytest.mark.torture
 def test_a_limit_removed_under_load_is_back_in_six_seconds(volume: Volume) -> None:
     """The load is held again too, and saw no error."""
     with Pod("a") as pod:
@@ -51,7 +52,7 @@ def test_a_limit_removed_under_load_is_back_in_six_seconds(volume: Volume) -> No
         (SLICE / "io.max").write_text(f"{volume.number} rbps=max wbps=max riops=max wiops=max")
         gauge.until("the limit is back", REPAIR_SECONDS, volume.number, LINE)
         gauge.settle()
-        gauge.rate_of(volume.number, "riops", 300, 0.02, seconds=5)
+        gauge.rate_of(volume.number, "riops", 300, 0.02)
         load.end()
 
 
@@ -81,10 +82,10 @@ def test_a_server_that_is_killed_leaves_limits_and_mounts_in_force_and_its_resta
         load = pod.fio(READS, volume.file)
         gauge.settle()
         node.stop(signal.SIGKILL)
-        gauge.rate_of(volume.number, "riops", 300, 0.02, seconds=5)
+        gauge.rate_of(volume.number, "riops", 300, 0.02)
         without = _in_force(node, volume)
         node.start()
-        gauge.rate_of(volume.number, "riops", 300, 0.02, seconds=5)
+        gauge.rate_of(volume.number, "riops", 300, 0.02)
         after = _in_force(node, volume)
         load.end()
 

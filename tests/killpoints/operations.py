@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tests.killpoints import outcomes
@@ -38,6 +38,18 @@ class Operation:
 
     def __str__(self) -> str:
         return self.name
+
+    def taken_back(self, name: str, before: Step, undone: Step | None = None) -> Operation:
+        """Return the operation that is this one's opposite, and has it for its own."""
+        return replace(
+            self,
+            name=name,
+            before=before,
+            call=self.opposite,
+            opposite=self.call,
+            done=self.undone,
+            undone=undone or self.done,
+        )
 
 
 def create(on: Stand) -> None:
@@ -100,17 +112,7 @@ def paired(on: Stand) -> None:
 def grouped(on: Stand) -> None:
     """Bring about two published volumes with data, and a group snapshot of both."""
     paired(on)
-    group(on)
-
-
-def group(on: Stand) -> None:
-    """Cut both at one instant."""
     on.group(GROUP, VOLUME, PEER)
-
-
-def delete_group(on: Stand) -> None:
-    """Delete the group snapshot."""
-    on.delete_group(GROUP, VOLUME, PEER)
 
 
 def write_more(on: Stand) -> None:
@@ -125,127 +127,91 @@ def expand(on: Stand) -> None:
     on.expand_on_node(VOLUME, 2 * on.size)
 
 
-def modify(on: Stand) -> None:
-    """Give it another limit."""
-    on.modify(VOLUME, OTHER_IOPS)
-
-
-def modify_back(on: Stand) -> None:
-    """Give it the first limit again."""
-    on.modify(VOLUME, IOPS)
-
-
 def nothing(_: Stand) -> None:
     """Do nothing."""
 
 
+CREATE = Operation(
+    "create",
+    before=nothing,
+    call=create,
+    opposite=lambda on: on.delete(VOLUME),
+    done=outcomes.is_there_and_blank,
+    undone=outcomes.is_gone,
+)
+STAGE = Operation(
+    "stage",
+    before=create,
+    call=stage,
+    opposite=lambda on: on.unstage(VOLUME),
+    done=outcomes.is_staged,
+    undone=outcomes.is_put_away_fit,
+)
+STAGE_WITH_DATA = replace(
+    STAGE,
+    name="stage with data",
+    before=shelved,
+    done=outcomes.is_staged_with_data,
+    undone=outcomes.is_put_away_with_data,
+)
+PUBLISH = Operation(
+    "publish",
+    before=staged,
+    call=lambda on: on.publish(VOLUME),
+    opposite=lambda on: on.unpublish(VOLUME),
+    done=outcomes.is_published,
+    undone=outcomes.is_staged,
+)
+SNAPSHOT = Operation(
+    "snapshot",
+    before=written,
+    call=lambda on: on.snapshot(CUT, VOLUME),
+    opposite=lambda on: on.delete_snapshot(CUT),
+    done=outcomes.is_cut,
+    undone=outcomes.is_not_cut,
+)
+CLONE = Operation(
+    "clone from volume",
+    before=written,
+    call=lambda on: on.create(COPY, VOLUME),
+    opposite=lambda on: on.delete(COPY),
+    done=outcomes.is_copied_from_volume,
+    undone=outcomes.is_not_copied_from_volume,
+)
+GROUP_SNAPSHOT = Operation(
+    "group snapshot",
+    before=paired,
+    call=lambda on: on.group(GROUP, VOLUME, PEER),
+    opposite=lambda on: on.delete_group(GROUP, VOLUME, PEER),
+    done=outcomes.is_group,
+    undone=outcomes.is_no_group,
+    between=write_more,
+)
+
 OPERATIONS = (
-    Operation(
-        "create",
-        before=nothing,
-        call=create,
-        opposite=lambda on: on.delete(VOLUME),
-        done=outcomes.is_there_and_blank,
-        undone=outcomes.is_gone,
-    ),
-    Operation(
-        "delete",
-        before=shelved,
-        call=lambda on: on.delete(VOLUME),
-        opposite=create,
-        done=outcomes.is_gone,
-        undone=outcomes.is_there,
-    ),
-    Operation(
-        "stage",
-        before=create,
-        call=stage,
-        opposite=lambda on: on.unstage(VOLUME),
-        done=outcomes.is_staged,
-        undone=outcomes.is_put_away_fit,
-    ),
-    Operation(
-        "stage with data",
-        before=shelved,
-        call=stage,
-        opposite=lambda on: on.unstage(VOLUME),
+    CREATE,
+    CREATE.taken_back("delete", shelved, undone=outcomes.is_there),
+    STAGE,
+    STAGE_WITH_DATA,
+    STAGE_WITH_DATA.taken_back("unstage", unpublished),
+    PUBLISH,
+    replace(
+        PUBLISH.taken_back("unpublish", written, undone=outcomes.is_published_with_data),
         done=outcomes.is_staged_with_data,
-        undone=outcomes.is_put_away_with_data,
     ),
-    Operation(
-        "unstage",
-        before=unpublished,
-        call=lambda on: on.unstage(VOLUME),
-        opposite=stage,
-        done=outcomes.is_put_away_with_data,
-        undone=outcomes.is_staged_with_data,
-    ),
-    Operation(
-        "publish",
-        before=staged,
-        call=lambda on: on.publish(VOLUME),
-        opposite=lambda on: on.unpublish(VOLUME),
-        done=outcomes.is_published,
-        undone=outcomes.is_staged,
-    ),
-    Operation(
-        "unpublish",
-        before=written,
-        call=lambda on: on.unpublish(VOLUME),
-        opposite=lambda on: on.publish(VOLUME),
-        done=outcomes.is_staged_with_data,
-        undone=outcomes.is_published_with_data,
-    ),
-    Operation(
-        "snapshot",
-        before=written,
-        call=lambda on: on.snapshot(CUT, VOLUME),
-        opposite=lambda on: on.delete_snapshot(CUT),
-        done=outcomes.is_cut,
-        undone=outcomes.is_not_cut,
-    ),
-    Operation(
-        "delete snapshot",
-        before=snapped,
-        call=lambda on: on.delete_snapshot(CUT),
-        opposite=lambda on: on.snapshot(CUT, VOLUME),
-        done=outcomes.is_not_cut,
-        undone=outcomes.is_cut_again,
-    ),
-    Operation(
-        "clone from snapshot",
+    SNAPSHOT,
+    SNAPSHOT.taken_back("delete snapshot", snapped, undone=outcomes.is_cut_again),
+    replace(
+        CLONE,
+        name="clone from snapshot",
         before=snapped,
         call=lambda on: on.create(COPY, CUT, snapshot=True),
-        opposite=lambda on: on.delete(COPY),
         done=outcomes.is_copied_from_snapshot,
         undone=outcomes.is_not_copied_from_snapshot,
     ),
-    Operation(
-        "clone from volume",
-        before=written,
-        call=lambda on: on.create(COPY, VOLUME),
-        opposite=lambda on: on.delete(COPY),
-        done=outcomes.is_copied_from_volume,
-        undone=outcomes.is_not_copied_from_volume,
-    ),
-    Operation(
-        "group snapshot",
-        before=paired,
-        call=group,
-        opposite=delete_group,
-        done=outcomes.is_group,
-        undone=outcomes.is_no_group,
-        between=write_more,
-    ),
-    Operation(
-        "delete group snapshot",
-        before=grouped,
-        call=delete_group,
-        opposite=group,
-        done=outcomes.is_no_group,
-        undone=outcomes.is_group,
-        between=write_more,
-    ),
+    CLONE,
+    GROUP_SNAPSHOT,
+    GROUP_SNAPSHOT.taken_back("delete group snapshot", grouped),
     Operation(
         "expand",
         before=written,
@@ -257,8 +223,8 @@ OPERATIONS = (
     Operation(
         "modify",
         before=written,
-        call=modify,
-        opposite=modify_back,
+        call=lambda on: on.modify(VOLUME, OTHER_IOPS),
+        opposite=lambda on: on.modify(VOLUME, IOPS),
         done=outcomes.is_modified,
         undone=outcomes.is_as_before,
     ),

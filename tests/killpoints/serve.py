@@ -14,12 +14,12 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import csi_driver.cli.serve  # noqa: F401 - imported once, for all lives
 from csi_driver.cli.app import main
+from tests.forked import run_to_the_end
 from tests.killpoints import doors
 from tests.killpoints.fuse import Fuse, Point
 
@@ -61,20 +61,14 @@ class FileFuse(Fuse):
             file.write(f"{line}\n")
 
 
-def live(argv: list[str], folder: Path) -> None:
+def live(argv: list[str], folder: Path) -> NoReturn:
     """Be a server, from its command line on."""
     with open(os.devnull) as nothing:  # noqa: PTH123 - no path
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     sys.argv = ["sluice", *argv]
     doors.install(FileFuse(folder), folder / HOLD)
-    try:
-        main()
-    except SystemExit as end:
-        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
-    except BaseException:  # noqa: BLE001 - the end of a process
-        traceback.print_exc()
-    os._exit(1)
+    run_to_the_end(main)
 
 
 def lives(argv: list[str], folder: Path) -> None:

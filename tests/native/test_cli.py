@@ -119,7 +119,7 @@ def test_a_lost_database_is_rebuilt_by_adopt(server: Server) -> None:
     delete(server, volume_id)
 
     assert [step["action"] for step in plan["steps"]] == ["adopt"]
-    assert planned_files == {"agent.lock"}
+    assert planned_files == {"agent.lock", "programs.lock"}
     assert (done["written"], again["written"]) == (1, 0)
     assert after == before
 

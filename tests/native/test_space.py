@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from csi_driver.deadline import Deadline, wait_for
-from csi_driver.host.discard import discard_in_steps
+from csi_driver.errors import Busy
+from csi_driver.host.discard import discard, held_alone
 from csi_driver.host.loopdev import LoopDevices
 from csi_driver.host.syscalls import Kernel
 from tests.faults.rig import create
@@ -53,28 +55,27 @@ def test_what_a_pod_deletes_is_given_back_to_the_pool() -> None:
     assert same
 
 
-def test_a_device_is_discarded_step_by_step_and_its_file_has_no_blocks_then(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    """Where one call ended, the next one begins; nothing before is left."""
-    image = tmp_path_factory.mktemp("discard") / "image"
+def test_a_range_of_a_device_is_discarded_while_nobody_else_has_it(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """That range and no more; a device that is mounted is not even opened."""
+    image, place = tmp_path_factory.mktemp("discard") / "image", tmp_path_factory.mktemp("place")
     image.write_bytes(os.urandom(64 * MIB))
     os.sync()
     kernel = Kernel()
     loops = LoopDevices(kernel)
     device = loops.attach(image, sector_size=4096, deadline=Deadline(10.0))
     try:
-        size, rate = 64 * MIB, 1 << 40
-        half = discard_in_steps(
-            kernel, device.path, size // 2, step=4 * MIB, bytes_per_second=rate, deadline=Deadline(20.0)
-        )
-        left = allocated(image)
-        end = discard_in_steps(
-            kernel, device.path, size, step=4 * MIB, bytes_per_second=rate, deadline=Deadline(20.0), start=half
-        )
+        with held_alone(kernel, device.path) as fd:
+            discard(kernel, fd, device.path, 32 * MIB, 32 * MIB)
+        left, end = allocated(image), image.read_bytes()[32 * MIB :]
+        subprocess.run(["mkfs.ext4", "-q", device.path], check=True)
+        subprocess.run(["mount", device.path, place], check=True)
+        try:
+            with pytest.raises(Busy, match="mounted or mapped"), held_alone(kernel, device.path):
+                pass
+        finally:
+            subprocess.run(["umount", place], check=True)
     finally:
         loops.detach(image, Deadline(10.0))
 
-    assert (half, end) == (size // 2, size)
     assert 28 * MIB < left < 40 * MIB
-    assert allocated(image) < MIB
+    assert end == bytes(32 * MIB)

@@ -33,7 +33,7 @@ class Calls(Frame):
         """Bring a volume as far as that, by ordinary calls, where its node runs."""
         if level >= THERE and self.model.volume(name) is None:
             self.make(name, ASKS["plain"])
-        if level >= STAGED and (thing := self.model.volume(name)) and thing.up is None:
+        if level >= STAGED and (thing := self.model.volume(name)) and not thing.staged:
             self.mount(name)
         if level >= PUBLISHED and (thing := self.model.volume(name)) and thing.up and not self.pods(thing):
             self.show(name, self.form(thing))
@@ -188,7 +188,7 @@ class Calls(Frame):
         thing = self.model.volume(name)
         if thing is None or thing.phase in PENDING:
             self.make(name, ASKS[ask], how)
-        elif thing.up is None:
+        elif not thing.staged:
             self.mount(name, use, how=how)
         elif not self.pods(thing):
             self.show(name, self.form(thing), how=how)
@@ -223,4 +223,5 @@ class Calls(Frame):
             while self.model.volume(name):
                 self.back(name)
         for name in SNAPSHOTS:
-            self.drop(name)
+            while self.model.snapshot(name):
+                self.drop(name)

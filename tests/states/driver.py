@@ -119,6 +119,9 @@ class Driver(Protocol):
     def died(self) -> bool:
         """Return whether somebody died since this was asked last."""
 
+    def unsure(self) -> bool:
+        """Return whether, since this was asked last, somebody wrote a record and could not know whether it landed."""
+
     def up(self, node: str) -> bool:
         """Return whether a node's driver runs."""
 

@@ -95,6 +95,10 @@ class NativeDriver:
         died, self._died = self._died, False
         return died
 
+    def unsure(self) -> bool:
+        """Return that who writes to this Store knows."""
+        return False
+
     def up(self, node: str) -> bool:  # noqa: ARG002 - there is one
         """Return that it runs: whenever it died, it was started again."""
         return True

@@ -84,7 +84,8 @@ class NodeModel:
         shown = now.up.shown
         staged = any(one.path == str(staging) for one in shown)
         read_only = read_only or any(one.read_only for one in shown if one.path == str(staging))
-        if use.block == staged or any(one.raw != use.block for one in shown):
+        # What a cut stage left is not staged as a device: a pod's bytes there would be no bar to an mkfs.
+        if use.block == staged or (use.block and not now.raw) or any(one.raw != use.block for one in shown):
             return only(Code.FAILED_PRECONDITION)
         pods = [one for one in shown if one.path != str(staging)]
         if same := next((one for one in pods if one.path == str(target)), None):

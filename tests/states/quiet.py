@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from csi_driver.errors import InUse
 from csi_driver.records import Snapshot
-from tests.states.things import ACCEPTED, GONE, MADE, OFFERED, REFUSED, phase_of
+from tests.states.things import ACCEPTED, GONE, MADE, NO_SPACE, OFFERED, REFUSED, phase_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,9 +27,14 @@ def at_rest(
         return False
     if phase != MADE or record.spec.absent or record.deleting:
         device = views[offer.node].devices.get(record.id)
-        return phase == MADE and device is not None and bool(device.shown)
+        return phase == MADE and device is not None and bool(device.shown) and _said(record, InUse.__name__)
     wish = record.spec.size - history.size
     if not isinstance(record, Snapshot) and wish > left.get(offer.node, 0):
-        error = record.status.seen.error
-        return error is not None and error.about >= record.generation
+        return _said(record, NO_SPACE)
     return wish <= 0 and record.status.seen.generation >= record.generation
+
+
+def _said(record: Volume | Snapshot, error: str) -> bool:
+    """Return whether that is what its agent says of the newest wish; after another error it tries again."""
+    seen = record.status.seen.error
+    return seen is not None and seen.error == error and seen.about >= record.generation

@@ -144,6 +144,17 @@ class Machine(Calls):
         self.unused(name)
         self.mount(name, then, how=how)
 
+    @rule(name=volumes, how=hows)
+    def misuse(self, name: str, how: str) -> None:
+        """Let a stage be cut, try to have what that left as a device, write there, and stage it again."""
+        self.bring(name, THERE)
+        self.unused(name)
+        self.mount(name, how=how)
+        self.show(name, USES["a device"])
+        self.fill(name, 2, b"misused")
+        self.unused(name)
+        self.mount(name)
+
     @rule(name=volumes, use=uses, ask=asks, how=hows)
     def go_on(self, name: str, use: str, ask: str, how: str) -> None:
         """Do what comes next in the life of a volume."""

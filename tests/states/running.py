@@ -1,4 +1,4 @@
-"""Run a state machine: derandomized in `make test`, with a seed that is told in torture."""
+"""Run a state machine: derandomized in `make test`; in torture with a seed that is told, and can be given."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import structlog
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.torture import TORTURE
+from tests.torture import SEED, SEED_VARIABLE, TORTURE, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,14 +26,14 @@ def run_machine(
 ) -> dict[str, int]:
     """Run so many worlds of so many steps, note what was done, and return it."""
     kind.figures = {}
-    if TORTURE:
-        chosen = random.SystemRandom().randrange(1 << 32)
+    chosen = int(SEED) if SEED else random.SystemRandom().randrange(1 << 32) if TORTURE else None
+    if chosen is not None:
         record_property("seed", chosen)
         kind = seed(chosen)(kind)
     run = settings(
         max_examples=examples,
         stateful_step_count=steps,
-        derandomize=not TORTURE,
+        derandomize=chosen is None,
         database=None,
         deadline=None,
         phases=PHASES,
@@ -42,6 +42,10 @@ def run_machine(
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         run_state_machine_as_test(kind, settings=run)
+    except BaseException as error:
+        if chosen is not None:
+            error.add_note(f"to see it again: {SEED_VARIABLE}={chosen}, and {VARIABLE}=1 if that was set")
+        raise
     finally:
         structlog.reset_defaults()
     for name, value in sorted(kind.figures.items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +17,15 @@ from csi_driver.store.hostile import HostileStore, Malice
 from qos.limits import UNLIMITED
 from tests.fakes.life import Killed
 from tests.fakes.machine import SUPERBLOCK
-from tests.fakes.world import SCOPE, World
+from tests.fakes.world import SCOPE, ControllerSide, World
 from tests.states.driver import CONTROLLER, A, Answer, Code, Cut, Shown, Up, View
 from tests.states.quiet import at_rest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.fakes.life import Life
     from tests.fakes.machine import FakeMachine
+    from tests.fakes.world import AgentSide
 
 SECONDS = 20.0
 MALICE = Malice(delay=0.0003, skip=0.05, silence=0.005, silent_seconds=0.05)
@@ -45,13 +46,14 @@ class SimDriver:
     topology_key = "test/node"
     enforces = True
 
-    def __init__(self, nodes: tuple[str, ...], total: int, *, seed: int, mapper: bool) -> None:
+    def __init__(self, nodes: tuple[str, ...], total: int, *, seed: int, mapper: bool, unknown: float = 0.0) -> None:
+        """Open a world. `unknown` is the chance of a write of which nobody says whether it landed."""
         self.nodes = nodes
         self.total = total
-        self.store = HostileStore(seed, MALICE)
+        self.store = HostileStore(seed, replace(MALICE, unknown=unknown))
         self._coming: set[str] = set()
         self._returning: dict[str, threading.Thread] = {}
-        self._armed: list[tuple[str, Life]] = []
+        self._armed: list[tuple[str, AgentSide | ControllerSide]] = []
         self._died = False
         self._world = World(self.store, nodes, total=total, mapper=mapper, away=self._away)
         for machine in self._world.machines.values():
@@ -94,16 +96,14 @@ class SimDriver:
     def arm(self, cut: Cut) -> None:
         """Let somebody die at an effect to come."""
         for who in cut.who:
-            if who == CONTROLLER:
-                life = self._world.controller.life
-            elif self.up(who):
-                life = self._world.agents[who].life
-                if cut.back:
-                    self._coming.add(who)
-                    life.on_death = partial(self._return, who)
-            else:
+            if who != CONTROLLER and not self.up(who):
                 continue
-            self._armed.append((who, life))
+            side = self._world.controller if who == CONTROLLER else self._world.agents[who]
+            if who != CONTROLLER and cut.back:
+                self._coming.add(who)
+                side.life.on_death = partial(self._return, who)
+            self._armed.append((who, side))
+            life = side.life
             life.cut = (len(life.effects) + cut.effects, cut.when)
 
     def _return(self, node: str) -> None:
@@ -117,10 +117,14 @@ class SimDriver:
         self._returning[node].start()
 
     def _bury(self) -> None:
-        """End what is left of who died, and let the others live."""
+        """End what is left of who died, and let the others live.
+
+        What an agent does after the answer belongs to the call as well: whether it dies there is no matter of speed.
+        """
         armed, self._armed = self._armed, []
-        for who, life in armed:
-            if life.spare():
+        for who, side in armed:
+            wait_for(f"{who} is dead, or done", partial(_dead_or_done, side), Deadline(SECONDS))
+            if side.life.spare():
                 continue
             self._died = True
             if who == CONTROLLER:
@@ -135,6 +139,14 @@ class SimDriver:
         """Return whether somebody died since this was asked last."""
         died, self._died = self._died, False
         return died
+
+    def unsure(self) -> bool:
+        """Return whether somebody who lives could not know what became of a write since this was asked last."""
+        lives = [self._world.controller.life, *(side.life for side in self._world.agents.values())]
+        unsure = any(life.unsure for life in lives)
+        for life in lives:
+            life.unsure = False
+        return unsure
 
     def kill(self, node: str) -> None:
         """End a node's driver at once."""
@@ -178,6 +190,8 @@ class SimDriver:
 
     def _at_rest(self) -> bool:
         sides = {node: side for node, side in self._world.agents.items() if self.up(node)}
+        if not all(side.pools.opened() for side in sides.values()):
+            return False
         records: list[A] = [*self.store.all(Volume), *self.store.all(Snapshot)]
         views = {node: self.view(node) for node in self.nodes}
         left = {node: side.pool().ledger.left() for node, side in sides.items()}
@@ -185,7 +199,7 @@ class SimDriver:
         return (
             all(at_rest(record, views, self.up, left) for record in records)
             and all(hints[node] == left[node] for node in sides)
-            and all(side.agent.idle() and not side.life.busy() for side in sides.values())
+            and all(_done(side) for side in sides.values())
         )
 
     def view(self, node: str) -> View:
@@ -250,3 +264,13 @@ class SimDriver:
     def close(self) -> None:
         """Stop everything."""
         self._world.close()
+
+
+def _done(side: AgentSide) -> bool:
+    """Return whether an agent does nothing now."""
+    return side.agent.idle() and not side.life.busy()
+
+
+def _dead_or_done(side: AgentSide | ControllerSide) -> bool:
+    """Return whether nothing more comes of a call on one side; a controller is through when it has answered."""
+    return side.life.dead or isinstance(side, ControllerSide) or _done(side)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def world(quick: None) -> Iterator[SimMachine]:
     """Give a world; at its end everything is taken down, and nothing may be left."""
     made = SimMachine()
+    made.begin(seed=1)
     yield made
     made.teardown()
 
@@ -51,6 +52,18 @@ def test_what_a_pod_wrote_on_a_device_is_never_formatted(world: SimMachine) -> N
     world.make("v1", replace(ASKS["plain"], source=("volume", "v0")))
     for name in ("v0", "v1"):
         world.mount(name, "mounted")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("effects", range(12))
+def test_what_a_cut_stage_left_is_not_handed_out_as_a_device(world: SimMachine, effects: int, when: str) -> None:
+    """A pod could write there, and the next stage would make the mkfs again that the cut one had begun."""
+    world.bring("v0", THERE)
+    world.mount("v0", how=f"agent dies {when} its effect {effects} and comes back")
+    world.show("v0", USES["a device"])
+    world.fill("v0", 0, b"precious")
+    world.hide("v0")
+    world.mount("v0")
 
 
 def test_a_mounted_volume_is_not_handed_out_as_a_device(world: SimMachine) -> None:

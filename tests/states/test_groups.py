@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from csi_driver.deadline import Deadline, wait_for
 from csi_driver.errors import Busy, Conflict, NoSpace, Unready
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from csi_driver.backends.sim import SimImage
     from tests.fakes.life import Life
 
+T = TypeVar("T")
 MALICE = Malice(delay=0.0, skip=0.0, silence=0.0)
 VOLUMES = ("v0", "v1", "v2", "v3")
 NODE = "n1"
@@ -45,10 +48,13 @@ deaths = st.one_of(
 class Groups(RuleBasedStateMachine):
     """Hold four volumes in use, and which groups there must be: name and volumes."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.world = World(HostileStore(1, MALICE), (NODE,), away=lambda _: self.agent.dead)
-        self.ids = [self.world.controller.volumes.create(ask(name), soon()).id for name in VOLUMES]
+    @initialize(seed=st.integers(0, (1 << 16) - 1))
+    def begin(self, seed: int) -> None:
+        """Open a world; in every second one, writes may have landed or not."""
+        malice = replace(MALICE, unknown=0.0 if seed % 2 else 0.05)
+        self.world = World(HostileStore(seed, malice), (NODE,), away=lambda _: self.agent.dead)
+        volumes = self.world.controller.volumes
+        self.ids = [until_done(partial(volumes.create, ask(name), soon())).id for name in VOLUMES]
         self.groups: dict[str, tuple[str, ...]] = {}
         self.written = 0
         self.stage()
@@ -63,7 +69,7 @@ class Groups(RuleBasedStateMachine):
         for name, volume_id in zip(VOLUMES, self.ids, strict=True):
             place = self.world.folder / name
             place.mkdir(exist_ok=True)
-            self.world.agents[NODE].staging.stage(volume_id, place, Use(fs_type="ext4"), soon())
+            until_done(partial(self.world.agents[NODE].staging.stage, volume_id, place, Use(fs_type="ext4"), soon()))
 
     def write(self, steps: int) -> None:
         """Write numbers to one volume after the other, wherever the last call left off."""
@@ -77,13 +83,15 @@ class Groups(RuleBasedStateMachine):
         who = self.agent if death and death[0] == "agent" else self.world.controller.life
         if death:
             who.cut = (len(who.effects) + death[1] // 2, ("before", "after")[death[1] % 2])
-        answered = False
+        lives, answered = (self.agent, self.world.controller.life), False
+        for life in lives:
+            life.unsure = False
         try:
             with contextlib.suppress(Killed):
                 call()
                 answered = True
         except (Busy, NoSpace, Unready):
-            assert who.dead
+            assert who.dead or any(life.unsure for life in lives)
         if not who.spare() and death:
             self.write(2 * len(VOLUMES) + 1)
             if death[0] == "agent":
@@ -155,20 +163,29 @@ class Groups(RuleBasedStateMachine):
             assert numbers == sorted(numbers, reverse=True), numbers
             assert numbers[0] - numbers[-1] <= 1, numbers
         assert [thing for thing in machine.things() if "suspended" in thing or "frozen" in thing] == []
-        promised = len(VOLUMES) * GIB + sum(record.spec.size for record in records.values())
-        assert self.world.agents[NODE].pool().ledger.left() == (1 << 40) - promised
 
     def done(self) -> bool:
-        """Return whether the agent has nothing left to do."""
+        """Return whether the agent has nothing left to do, and what it has promised is right."""
         records: list[Any] = self.world.store.all(GroupSnapshot)
         followed = all(one.status.seen.generation and not one.spec.absent and not one.deleting for one in records)
-        return followed and self.world.agents[NODE].agent.idle()
+        promised = len(VOLUMES) * GIB + sum(record.spec.size for record in records)
+        side = self.world.agents[NODE]
+        return followed and side.agent.idle() and side.pool().ledger.left() == (1 << 40) - promised
 
     def teardown(self) -> None:
         """See that nothing was done that no driver may do."""
+        if not hasattr(self, "world"):
+            return  # Hypothesis has drawn enough before the world was opened
         faults = self.world.faults()
         self.world.close()
         assert faults == []
+
+
+def until_done(call: Callable[[], T]) -> T:
+    """Make a call again for as long as it is told to come again."""
+    while True:
+        with contextlib.suppress(Busy, NoSpace, Unready):
+            return call()
 
 
 def number_in(image: SimImage) -> int:

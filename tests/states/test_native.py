@@ -29,7 +29,7 @@ class NativeMachine(Machine):
     file_system: ClassVar[str] = "xfs"
     server: ClassVar[Killable]
 
-    def open(self) -> Driver:
+    def open(self, seed: int) -> Driver:  # noqa: ARG002 - nothing is random here
         """Take the server, which the world before has left empty."""
         return NativeDriver(self.server)
 

@@ -53,6 +53,11 @@ class Thing:
         return self.phase == MADE
 
     @property
+    def staged(self) -> bool:
+        """Return whether it can be published, and isn't what a cut stage left."""
+        return self.up is not None and bool(self.up.shown or self.raw)
+
+    @property
     def promised(self) -> int:
         """Return the bytes that the ledger of its node has for it."""
         return self.size if self.phase in (ACCEPTED, MADE, CONDEMNED) else 0

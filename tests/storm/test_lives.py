@@ -16,7 +16,7 @@ from tests.torture import pick
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SECONDS = pick(15.0, 600.0)
+SECONDS = pick(8.0, 600.0)
 PROGRAMS, THREADS = 2, 4
 MIB = 1 << 20
 GROWTH = pick(24, 32) * MIB

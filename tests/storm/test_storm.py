@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.native, pytest.mark.quiet, pytest.mark.timeout(pick(20
 FORCE = Force(
     programs=4,
     threads=25,
-    seconds=pick(15.0, 60.0),
+    seconds=pick(10.0, 60.0),
     seed=random.SystemRandom().randrange(1 << 32) if TORTURE else 4,
 )
 ANSWER_SECONDS = 1.0

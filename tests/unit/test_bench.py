@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from io import StringIO
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from csi_driver.errors import NoSpace
-from hack.bench import cuts, extents, figures, show
+from csi_driver.backends import lvmtags
+from csi_driver.errors import NoSpace, Unready
+from csi_driver.ids import new_id
+from hack.bench import cuts, extents, figures, present, show
 from hack.bench.figures import LIFE
 from hack.bench.targets import targets
 
@@ -232,3 +235,45 @@ def test_a_wait_counts_if_a_part_of_it_lies_in_the_window() -> None:
     assert cuts.longest_wait(times, (2.0, 3.0)) == pytest.approx(2900)
     assert cuts.longest_wait(times, (1.05, 1.08)) == pytest.approx(100)
     assert cuts.longest_wait(times, (20.0, 30.0)) == 0.0
+
+
+GROUP = """bench {
+\tlogical_volumes {
+
+\t\tthin {
+\t\t\tid = "pool"
+\t\t}
+
+\t\tsluice-11111111-2222-4333-8444-555555555555 {
+\t\t\tid = "one"
+\t\t\ttags = ["sluice:id=11111111-2222-4333-8444-555555555555", "sluice:kind=volume", "sluice:name=one"]
+
+\t\t\tsegment1 {
+\t\t\t\tdevice_id = 1
+\t\t\t}
+\t\t}
+\t}
+}
+"""
+
+
+def test_a_groups_text_gets_a_copy_of_a_volume_for_each_thin_device() -> None:
+    """Each with a passport, a UUID and a device of its own; what was there stays."""
+    text = present.with_copies(GROUP, "11111111-2222-4333-8444-555555555555", "cluster/driver", (7, 8))
+    ids = [new_id("cluster/driver", "volume", f"present-{number}") for number in range(2)]
+    passports = [lvmtags.read(re.findall('"(.*?)"', line)) for line in text.splitlines() if "tags =" in line]
+    braces = text.count("{"), text.count("}")
+
+    assert re.findall(r"sluice-(\S+) {", text) == ["11111111-2222-4333-8444-555555555555", *ids]
+    assert [(found.id, found.name) for found in passports if found][1:] == list(
+        zip(ids, ("present-0", "present-1"), strict=True)
+    )
+    assert re.findall(r"device_id = (\d+)", text) == ["1", "7", "8"]
+    assert len(set(re.findall(r'id = "(.*?)"', text))) == 4
+    assert braces == (9, 9)
+
+
+def test_a_group_without_the_volume_is_not_copied() -> None:
+    """Nothing is guessed."""
+    with pytest.raises(Unready, match="no volume"):
+        present.with_copies(GROUP, "22222222-2222-4333-8444-555555555555", "cluster/driver", (7,))

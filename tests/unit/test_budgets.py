@@ -45,11 +45,11 @@ def test_a_suite_that_took_too_long_or_has_no_budget_fails() -> None:
     ]
 
 
-def test_figures_stand_between_the_marks_of_a_document(tmp_path: Path) -> None:
+def test_figures_stand_between_the_marks_of_a_document(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """What stood there goes; what stands around it stays."""
     document = tmp_path / "results.md"
     document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    figures = Figures(document)
+    figures = Figures(document, pytestconfig)
     report = pytest.TestReport(
         "tests/storm/test_a.py::test_b", ("", 0, ""), {}, "passed", None, "teardown", user_properties=[("calls", 7)]
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,16 +13,20 @@ import pytest
 import structlog
 
 from csi_driver import assemble
-from csi_driver.cli import poolfile
+from csi_driver.cli import pool, poolfile, poolmaking
 from csi_driver.cli.app import main
-from csi_driver.config import PoolConfig
+from csi_driver.config import PoolConfig, kept_pools
+from csi_driver.errors import Conflict
 from csi_driver.host.syscalls import Kernel
 from csi_driver.ids import new_id
 from csi_driver.records import Pool, PoolSpec, PoolStatus
 from csi_driver.store.sqlite import SqliteStore
+from tests.unit.test_thin_pools import SOUND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from csi_driver.host.thinpool import ThinPool
 
 GIB = 1 << 30
 FULL = "data is 97 % full: delete what is not needed, or run `sluice pool extend`"
@@ -123,3 +129,48 @@ def test_a_slip_is_one_line_and_nothing_is_changed(
     assert (status, errors.count("\n")) == (1, 1)
     assert said in errors
     assert (state / "pools.toml").read_text() == before
+
+
+class Making:
+    """Make pools that are nothing, slowly, and remember which, and how many were being made at once."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.most = 0
+        self._now = 0
+        self._both = threading.Barrier(2)
+
+    def take_over(self, pool: PoolConfig, *_: object, **__: object) -> ThinPool:
+        """Wait a moment for another."""
+        self.names.append(pool.name)
+        self._now += 1
+        self.most = max(self.most, self._now)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self._both.wait(0.2)
+        self._now -= 1
+        return SOUND
+
+
+@pytest.mark.parametrize(("names", "kept"), [(["a", "b"], {"a", "b"}), (["a", "a"], {"a"})])
+def test_of_two_pools_that_are_made_at_once_none_is_lost_and_none_takes_the_others_name(
+    names: list[str], kept: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One waits for the other, and then looks at what that has kept."""
+    making = Making()
+    monkeypatch.setattr(poolmaking, "take_over", making.take_over)
+    refused: list[str] = []
+
+    def create(place: int) -> None:
+        try:
+            pool.create(names[place], vg=f"group{place}", thinpool="thin", state=tmp_path)
+        except Conflict as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=create, args=(place,)) for place in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert {each.name for each in kept_pools(tmp_path)} == kept == set(making.names)
+    assert (making.most, len(making.names), len(refused)) == (1, len(kept), 2 - len(kept))

@@ -53,6 +53,23 @@ def test_volume_attributes_classes_change_what_they_name(found: Manifest) -> Non
     assert {"tier": changed.tier, **changed.overrides} == found.parameters
 
 
+@pytest.mark.parametrize("kind", ["VolumeSnapshotClass", "VolumeGroupSnapshotClass"])
+def test_snapshots_and_groups_have_a_class_that_takes_no_parameters(kind: str) -> None:
+    """The driver has none for them; a cut goes when what asked for it goes."""
+    (found,) = manifests(kind)
+
+    assert (found.parameters, found.body["deletionPolicy"]) == ({}, "Delete")
+
+
+def test_the_group_example_names_the_class() -> None:
+    """By a label that its claims have."""
+    example = manifest("VolumeGroupSnapshot", "vectors-nightly").body
+
+    assert example["spec"]["volumeGroupSnapshotClassName"] == manifests("VolumeGroupSnapshotClass")[0].name
+    assert example["apiVersion"] == manifests("VolumeGroupSnapshotClass")[0].body["apiVersion"]
+    assert example["spec"]["source"]["selector"]["matchLabels"]
+
+
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda found: found.name)
 def test_example_claims_name_classes_that_are_here(claim: Manifest) -> None:
     """An example that stays pending teaches nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from csi_driver.host.block import Device
 from csi_driver.ids import new_id
 from csi_driver.limiting import Limiting
 from csi_driver.records import GIB, History, Status, Volume, VolumeSpec
+from csi_driver.store.base import StoreUnready
 from csi_driver.store.hostile import HostileStore, Malice
 from qos.enforce import Off
 from qos.limits import DevNo
@@ -164,6 +166,26 @@ def test_the_bytes_learn_that_somebody_has_them_after_the_record_and_before_anyb
         rig.prepare()
 
     assert seen == [(True, 0)]
+
+
+@pytest.mark.parametrize(("mark", "landed"), [("begun", 0), ("done", 1), ("raw", 0)])
+def test_nothing_follows_a_mark_that_may_not_have_landed(
+    monkeypatch: pytest.MonkeyPatch, mark: str, landed: int
+) -> None:
+    """No mkfs after a `begun`, and nobody gets the volume after a `done` or a `raw`, of which nobody knows."""
+    rig = Rig(MADE)
+    put, times = rig.store.put_status, itertools.count()
+
+    def unsure(record: Volume, **how: bool) -> Volume:
+        if next(times) == landed:
+            raise StoreUnready("can't tell whether this landed")
+        return put(record, **how)
+
+    monkeypatch.setattr(rig.store, "put_status", unsure)
+
+    with pytest.raises(StoreUnready):
+        rig.formatting.hand_out_raw(rig.record, rig.backend) if mark == "raw" else rig.prepare()
+    assert len(rig.programs.made) == landed
 
 
 def test_a_volume_that_a_pod_had_as_a_block_device_is_the_pods() -> None:

@@ -1,4 +1,4 @@
-"""Discards in steps: how far, how fast, and what is said where it can't be done."""
+"""Discards: what of, and what is said where it can't be done."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from csi_driver.deadline import Deadline
-from csi_driver.errors import Foreign, Unready, Unsupported
+from csi_driver.errors import Busy, Foreign, Unready, Unsupported
 from csi_driver.host import mountinfo
-from csi_driver.host.discard import DISCARD_RANGE, TRIM_RANGE, discard_in_steps, trim
+from csi_driver.host.discard import DISCARD_RANGE, TRIM_RANGE, discard, held_alone, trim
 from csi_driver.host.mountinfo import Mount
 from csi_driver.host.syscalls import BLKDISCARD, FITRIM, Kernel
 from qos.limits import DevNo
@@ -53,14 +52,6 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Give the pauses that are made, without making them."""
-    made: list[float] = []
-    monkeypatch.setattr("csi_driver.host.discard.time.sleep", made.append)
-    return made
-
-
-@pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a folder that passes for the mount of a device."""
     mount = Mount(1, 0, DEV, "/", tmp_path, "ext4", "/dev/loop3", frozenset(), frozenset(), ())
@@ -68,45 +59,53 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_device_is_discarded_to_its_end_in_steps_with_pauses(device: Path, pauses: list[float]) -> None:
-    """Every byte once, the last step shorter, and a pause after each but the last, as long as the rate asks for."""
+def test_a_range_of_a_device_is_discarded(device: Path) -> None:
+    """That and no more."""
     kernel = Told()
-    got = discard_in_steps(kernel, device, 10 * MIB, step=4 * MIB, bytes_per_second=8 * MIB, deadline=Deadline(60))
+    with held_alone(kernel, device) as fd:
+        discard(kernel, fd, device, 4 * MIB, 2 * MIB)
 
-    assert got == 10 * MIB
-    assert kernel.ranges == [(0, 4 * MIB), (4 * MIB, 4 * MIB), (8 * MIB, 2 * MIB)]
-    assert pauses == [0.5, 0.5]
-
-
-def test_what_the_deadline_cuts_is_continued(device: Path, pauses: list[float]) -> None:
-    """What is returned is where the next call begins; with no time nothing is done."""
-    kernel = Told()
-    none = discard_in_steps(kernel, device, 8 * MIB, step=MIB, bytes_per_second=MIB, deadline=Deadline(0), start=MIB)
-    done = discard_in_steps(kernel, device, 8 * MIB, step=4 * MIB, bytes_per_second=MIB, deadline=Deadline(60), start=3)
-
-    assert (none, done) == (MIB, 8 * MIB)
-    assert kernel.ranges[0] == (3, 4 * MIB)
+    assert kernel.ranges == [(4 * MIB, 2 * MIB)]
 
 
 @pytest.mark.parametrize(
-    ("refusal", "error"), [(errno.EOPNOTSUPP, Unsupported), (errno.ENOTTY, Unsupported), (errno.EIO, Unready)]
+    ("refusal", "error"),
+    [
+        (errno.EOPNOTSUPP, Unsupported),
+        (errno.ENOTTY, Unsupported),
+        (errno.EPERM, Unsupported),
+        (errno.EIO, Unready),
+    ],
 )
 def test_a_refusal_is_told_apart(device: Path, place: Path, refusal: int, error: type[Exception]) -> None:
-    """A device that can't is another thing than one that fails."""
+    """A device that can't, or may not, is another thing than one that fails."""
+    kernel = Told(refusal)
+    with held_alone(kernel, device) as fd, pytest.raises(error):
+        discard(kernel, fd, device, 0, MIB)
     with pytest.raises(error):
-        discard_in_steps(Told(refusal), device, MIB, step=MIB, bytes_per_second=MIB, deadline=Deadline(60))
-    with pytest.raises(error):
-        trim(Told(refusal), place, DEV, 0, MIB)
+        trim(kernel, place, DEV, 0, MIB)
+
+
+def test_a_device_that_somebody_has_mounted_is_not_opened(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says so when it is to be had alone."""
+
+    def refuse(_: Kernel, path: Path, flags: int) -> int:
+        assert flags & os.O_EXCL
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+
+    monkeypatch.setattr(Kernel, "open", refuse)
+
+    with pytest.raises(Busy, match="mounted or mapped by somebody"), held_alone(Told(), device):
+        pass
 
 
 def test_what_is_no_block_device_is_left_alone(tmp_path: Path) -> None:
     """A path that a file took over loses nothing."""
-    kernel, path = Told(), tmp_path / "file"
+    path = tmp_path / "file"
     path.write_bytes(b"precious")
-    with pytest.raises(Foreign, match="no block device"):
-        discard_in_steps(kernel, path, MIB, step=MIB, bytes_per_second=MIB, deadline=Deadline(60))
 
-    assert kernel.ranges == []
+    with pytest.raises(Foreign, match="no block device"), held_alone(Told(), path):
+        pass
 
 
 def test_a_trim_tells_what_the_kernel_gave_back(place: Path) -> None:

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from csi_driver.backends import lvmdevices
 from csi_driver.backends.lvmdevices import LvDevices
+from csi_driver.errors import Unready
+from csi_driver.host import block
+from csi_driver.host.block import Device
+from qos.limits import DevNo
 
 VOLUME, METADATA, POOL = "fast-sluice--a", "fast-thin_tmeta", "fast-thin-tpool"
+ANOTHER = "fast--b-sluice--a"
+"""A volume of a group that is called fast-b."""
+NAMES = (VOLUME, "fast-thin", METADATA, POOL, "sluice-a", ANOTHER)
 
 
 @dataclass(frozen=True)
 class State:
     """What device-mapper says of a device."""
 
+    name: str
     suspended: bool
     uuid: str
+
+    @property
+    def device(self) -> Device:
+        """Return its device, the number of which is its place in NAMES."""
+        return Device(Path("/dev") / self.name, DevNo(253, NAMES.index(self.name)))
 
 
 class FakeMapper:
@@ -32,7 +46,7 @@ class FakeMapper:
 
     def list(self, prefix: str) -> tuple[str, ...]:
         """Return the names that begin so."""
-        found = tuple(name for name in (VOLUME, "fast-thin", METADATA, POOL, "sluice-a") if name.startswith(prefix))
+        found = tuple(name for name in NAMES if name.startswith(prefix))
         if self.looks > 1:
             self.suspended -= self.theirs
         self.looks += 1
@@ -40,7 +54,7 @@ class FakeMapper:
 
     def info(self, name: str) -> State:
         """Tell of one."""
-        return State(name in self.suspended, "SLUICE-a" if name == "sluice-a" else f"LVM-{name}")
+        return State(name, name in self.suspended, "SLUICE-a" if name == "sluice-a" else f"LVM-{name}")
 
     def forget_table(self, name: str) -> None:
         """Note it."""
@@ -83,6 +97,25 @@ def test_a_volume_that_we_hold_still_is_not_one_of_a_group_called_sluice() -> No
     assert resumed("sluice", FakeMapper("sluice-a")) == []
 
 
+def test_what_another_groups_command_holds_is_left_to_it() -> None:
+    """Though its name begins like ours."""
+    assert resumed("fast", FakeMapper(ANOTHER)) == []
+    assert resumed("fast-b", FakeMapper(ANOTHER)) == [f"forget {ANOTHER}", f"resume {ANOTHER}"]
+
+
 def test_what_an_administrators_command_resumes_by_itself_is_left_alone() -> None:
     """Its new table would be lost."""
     assert resumed("fast", FakeMapper(VOLUME, theirs=(VOLUME,))) == []
+
+
+def test_a_pool_of_which_a_disk_was_pulled_out_is_told_and_another_groups_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By what stands on it, though everything has its node in /dev."""
+    gone = DevNo(253, NAMES.index(ANOTHER))
+    monkeypatch.setattr(block, "pulled_below", lambda dev: ("sdb",) if dev == gone else ())
+    groups = {vg: LvDevices(vg, "thin", FakeMapper(), threading.RLock()) for vg in ("fast", "fast-b")}  # type: ignore[arg-type]
+    groups["fast"].check_below()
+
+    with pytest.raises(Unready, match=f"sdb was pulled out from under {ANOTHER}.*vgchange -an fast-b"):
+        groups["fast-b"].check_below()

@@ -13,7 +13,7 @@ import pytest
 from csi_driver.backends import lvmtags
 from csi_driver.backends.base import Passport
 from csi_driver.backends.lvm import LvmBackend
-from csi_driver.backends.lvmgroup import Group, Lv
+from csi_driver.backends.lvmgroup import Lv
 from csi_driver.errors import Unknown
 from csi_driver.host import pvlabel
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DISK = Path("/dev/null")
 SIZE = 64 << 20
 POOL = {"lv_name": "thin", "lv_layout": "thin,pool", "vg_uuid": "v", "lv_uuid": "l", "pool_lv": "", "lv_size": "0"}
-SIZES = {"vg_extent_size": str(4 << 20), "chunk_size": "65536"}
+SIZES = {"vg_extent_size": str(4 << 20), "chunk_size": "65536", "vg_free": str(8 * SIZE)}
 
 
 class FakeLvm:
@@ -147,9 +147,9 @@ def test_what_others_changed_before_a_command_of_ours_is_not_taken_for_ours(back
     assert backend.find(theirs.id) is not None
 
 
-def test_what_thick_volumes_have_follows_every_change_of_one() -> None:
-    """A sum that is kept, since it is asked for at each admission."""
-    group = Group("fast", "thin", FakeLvm(), lambda: None)  # type: ignore[arg-type]
+def test_what_thick_volumes_have_and_leave_follows_every_change_of_one(backend: LvmBackend) -> None:
+    """Sums that are kept, since they are asked for at each admission; a thin volume takes nothing of the group."""
+    group = backend._group
     sums = []
     for record_id, lv in (
         ("a", Lv("a", SIZE, None, thick=True)),
@@ -160,7 +160,7 @@ def test_what_thick_volumes_have_follows_every_change_of_one() -> None:
         ("a", None),
     ):
         group.keep(record_id, lv)
-        sums.append(group.thick // SIZE)
+        sums.append((group.thick // SIZE, group.free // SIZE))
 
-    assert sums == [1, 1, 3, 3, 0, 0]
+    assert sums == [(1, 7), (1, 7), (3, 5), (3, 5), (0, 8), (0, 8)]
     assert group.lvs == {}

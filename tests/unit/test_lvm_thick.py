@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from csi_driver.backends import lvmthick
+from csi_driver.backends import lvmgroup, lvmthick
 from csi_driver.backends.base import Passport
-from csi_driver.backends.lvmgroup import BLANK, Lv
+from csi_driver.backends.lvmgroup import BLANK, REACHED, Lv
 from csi_driver.backends.lvmthick import Thick
 from csi_driver.errors import Busy, Foreign, NoSpace
 from csi_driver.host import block
@@ -84,6 +84,11 @@ class Rig:
     def create(self) -> bool:
         return self.thick.create(self.group.lvs.get(ID), MINE, SIZE)
 
+    def restart(self) -> None:
+        """Forget all but what lvm reports."""
+        row = {"lv_name": NAME, "lv_size": str(self.group.size), "lv_tags": ",".join(self.group.tags), "pool_lv": ""}
+        self.group.lvs[ID] = lvmgroup._lv(row)
+
     def made(self) -> None:
         with pytest.raises(Busy):
             self.create()
@@ -107,7 +112,28 @@ def test_a_volume_is_made_when_all_of_it_is_zero_and_not_before(rig: Rig) -> Non
     assert (made, again) == (True, False)
     assert {f"sluice:zeroed={SIZE}", BLANK, "sluice:pool=thin"} < rig.group.tags
     assert (rig.lv.size, rig.lv.zeroed, rig.lv.blank) == (SIZE, SIZE, True)
-    assert rig.group.commands == ["lvcreate", "lvchange"]
+    assert rig.group.commands == ["lvcreate", "lvchange", "lvchange"]
+    assert not any(tag.startswith(REACHED) for tag in rig.group.tags)
+
+
+def test_zeroing_goes_on_after_a_restart_where_it_was(rig: Rig) -> None:
+    """Of a new volume and of one that grows: what is noted is zeroed, and nothing of it is shown before all is."""
+    shown = []
+    with pytest.raises(Busy):
+        rig.create()
+    rig.restart()
+    shown.append(rig.lv.zeroed)
+    rig.create()
+    with pytest.raises(Busy):
+        rig.thick.expand(ID, rig.lv, GROWN)
+    rig.restart()
+    shown.append(rig.lv.zeroed)
+    rig.thick.expand(ID, rig.lv, GROWN)
+    rig.restart()
+    shown.append(rig.lv.zeroed)
+
+    assert rig.zeroed == [(0, STEP), (STEP, SIZE), (SIZE, SIZE + STEP), (SIZE + STEP, GROWN)]
+    assert shown == [0, SIZE, GROWN]
 
 
 def test_a_volume_that_was_removed_half_made_is_zeroed_from_the_start(rig: Rig) -> None:
@@ -115,7 +141,6 @@ def test_a_volume_that_was_removed_half_made_is_zeroed_from_the_start(rig: Rig) 
     with pytest.raises(Busy):
         rig.create()
     del rig.group.lvs[ID]
-    rig.thick.forget(ID)
     rig.made()
 
     assert rig.zeroed == [(0, STEP), (0, STEP), (STEP, SIZE)]
@@ -143,7 +168,7 @@ def test_a_volume_is_noted_as_given_once(rig: Rig) -> None:
     for _ in range(2):
         rig.thick.take(ID, rig.lv)
 
-    assert (rig.lv.blank, BLANK in rig.group.tags, rig.group.commands.count("lvchange")) == (False, False, 2)
+    assert (rig.lv.blank, BLANK in rig.group.tags, rig.group.commands.count("lvchange")) == (False, False, 3)
 
 
 def test_a_volume_whose_tag_is_gone_is_not_zeroed(rig: Rig) -> None:
@@ -161,4 +186,4 @@ def test_a_volume_for_which_not_all_disks_have_room_is_linear(rig: Rig) -> None:
     rig.group.refused = "-i"
     rig.made()
 
-    assert rig.group.commands == ["lvcreate", "lvchange"]
+    assert rig.group.commands == ["lvcreate", "lvchange", "lvchange"]

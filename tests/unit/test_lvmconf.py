@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,3 +87,25 @@ def test_without_lvm_it_is_said_what_to_install() -> None:
     """By the door to programs."""
     with pytest.raises(Unready, match="install"):
         lvmconf.version(Runner(), prefix=("no-such-program",))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", '[ "r|^/dev/x|" ]'),
+        ('["a|.*|"]', '[ "r|^/dev/x|" ]'),
+        ('["a|vdb|", "r|\\\\.y|"]', '[ "r|^/dev/x|", "a|vdb|", "r|\\\\.y|" ]'),
+    ],
+)
+def test_a_filter_that_rejects_more_keeps_what_it_has(before: str, after: str) -> None:
+    """As lvm writes it, and ours first, since the first match counts."""
+    assert Settings({"global_filter": before}).rejecting("global_filter", "^/dev/x") == after
+
+
+def test_a_setting_is_told_as_one_command() -> None:
+    """Whatever quotes it has, a shell hands them on."""
+    command = lvmconf.setting("devices/scan_lvs=0", 'devices/global_filter=[ "r|x|" ]')
+    words = shlex.split(command)
+
+    assert words[2:4] == ["devices/scan_lvs=0", 'devices/global_filter=[ "r|x|" ]']
+    assert words[4:] == [">>", str(lvmconf.LOCAL)]

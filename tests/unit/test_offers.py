@@ -74,6 +74,12 @@ def test_who_waits_is_not_told_what_failed_of_a_later_wish(store: Store) -> None
         follow(store, failed(store, "NoSpace", later=1))
 
 
+def test_who_waits_is_told_how_far_the_work_is_when_its_time_is_over(store: Store) -> None:
+    """What is done in pieces goes on by itself: that it isn't done yet is no failure."""
+    with pytest.raises(Busy, match=r"still waiting for .* \(no\); the work goes on"):
+        follow(store, failed(store, Busy.__name__, later=0))
+
+
 def test_who_waits_is_not_told_of_a_deletion_that_was_refused(store: Store) -> None:
     """InUse is the answer to a deletion, never to a growth or to new limits."""
     with pytest.raises(Busy):

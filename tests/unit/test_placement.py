@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +52,15 @@ def test_only_pools_that_suit_are_asked_and_roomy_ones_first(given_pools: list[P
         assert {each.id for each in found} == roomy
     else:
         assert len(found) == min(len(suiting), ASKED_WHEN_FULL)
+
+
+def test_a_thick_volume_goes_where_thick_volumes_have_room() -> None:
+    """A pool that can promise much may have no byte beside its thin pool."""
+    thin, thick = pool("fast", "n1", 9), pool("slow", "n2", 3)
+    thick = dataclasses.replace(thick, status=PoolStatus(left=3, left_thick=2))
+    found = [order([thin, thick], Wish(size=2, thick=each))[0].id for each in (False, True)]
+
+    assert found == ["n1-fast", "n2-slow"]
 
 
 def test_preferred_nodes_come_first_then_the_emptiest() -> None:

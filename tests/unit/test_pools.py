@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from csi_driver.backends.sim import SimBackend, SimPool
 from csi_driver.guard import Level
+from csi_driver.host.block import Disk
 from csi_driver.pools import ServedPool
-from csi_driver.records import PoolSpec
+from csi_driver.records import Pool, PoolSpec
 from csi_driver.store.sqlite import SqliteStore
+from qos.limits import DevNo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from csi_driver.backends.base import Backend
     from csi_driver.store.base import Store
 
 
@@ -26,9 +30,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made.close()
 
 
-def served(disk: SimPool, store: Store) -> ServedPool:
+def served(disk: SimPool, store: Store, opened: Callable[[Backend], None] = lambda _: None) -> ServedPool:
     """Return an open pool that was looked at once."""
-    pool = ServedPool("pool", PoolSpec("fast", "n1", "sim", "/p"), SimBackend(disk))
+    pool = ServedPool("pool", PoolSpec("fast", "n1", "sim", "/p"), SimBackend(disk), opened)
     pool.open(store)
     pool.watch()
     return pool
@@ -55,3 +59,20 @@ def test_a_pool_that_can_not_be_looked_at_keeps_its_level_and_says_why(store: St
     assert pool.watch()
     assert (pool.level, pool.opened()) == (Level.EMERGENCY, False)
     assert "98.5% full" in pool.emergency
+
+
+def test_a_disk_that_is_added_while_the_pool_is_served_is_published_and_limited(store: Store) -> None:
+    """Whoever limits the disks hears of it, once, and so does the record."""
+    first = Disk(DevNo(8, 0), "sda", "one", "", 1000, rotational=False)
+    second = replace(first, dev=DevNo(8, 16), name="sdb", serial="two")
+    disk, limited = SimPool(1000, disks=(first,)), list[tuple[Disk, ...]]()
+    pool = served(disk, store, lambda backend: limited.append(backend.disks()))
+    disk.disks = (first, second)
+    news = [pool.watch(), pool.watch()]
+    pool.publish(store)
+    record = store.get(Pool, pool.id)
+
+    assert news == [True, False]
+    assert limited == [(first,), (first, second)]
+    assert record is not None
+    assert [(one.name, one.serial) for one in record.status.disks] == [("sda", "one"), ("sdb", "two")]

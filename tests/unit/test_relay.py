@@ -155,7 +155,7 @@ def test_long_files_have_machines_that_run_side_by_side(project: Project) -> Non
     assert project.boots() == 2
 
 
-def test_the_first_machine_runs_beside_the_tests_here(project: Project) -> None:
+def test_a_machine_runs_beside_the_tests_here(project: Project) -> None:
     """A test here waits for one that would else come after it."""
     (project.folder / "test_here.py").write_text("import pathlib, time\n" + TOGETHER % (1, 0))
     output = project.run("def test_a(): pathlib.Path('there-0').touch()\n")
@@ -208,3 +208,11 @@ def test_what_measures_has_a_machine_when_the_others_are_gone(project: Project) 
 
     assert closing(output) == "3 passed"
     assert project.boots() == 3
+
+
+def test_what_runs_beside_others_has_one_processor(project: Project) -> None:
+    """What measures has as many as a machine has by itself."""
+    project.run("def test_a(): pass\n@pytest.mark.quiet\ndef test_b(): pass\n")
+    boots = (project.folder / "boots").read_text().splitlines()
+
+    assert ["--processors=1" in boot for boot in boots] == [True, False]

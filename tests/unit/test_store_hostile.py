@@ -202,6 +202,21 @@ def test_the_same_seed_gives_the_same_malice() -> None:
     assert run(3) != run(4)
 
 
+def test_a_writes_malice_is_its_own() -> None:
+    """What happens to a write is the same whoever writes before it: threads need not run alike for that."""
+
+    def landed(*prefixes: str) -> list[bool]:
+        with a_store(unknown=0.5) as store:
+            for number in range(20):
+                for prefix in prefixes:
+                    with contextlib.suppress(StoreUnready):
+                        store.create(Node(f"{prefix}-{number}", NodeSpec(prefix)))
+            return [store.get(Node, f"a-{number}") is not None for number in range(20)]
+
+    assert landed("a") == landed("b", "a") == landed("a", "c", "b")
+    assert {*landed("a")} == {True, False}
+
+
 def test_a_power_cut_loses_what_is_not_flushed(store: HostileStore) -> None:
     """What was written since the last durable write is lost, and nothing before it."""
     record = beat(store, a_node(store), 1, durable=False)

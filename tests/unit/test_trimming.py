@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csi_driver.agent import trimming
-from csi_driver.agent.trimming import LARGEST_STEP, SMALLEST_STEP, Trimming, due, next_step
+from csi_driver.agent.trimming import LARGEST_STEP, SMALLEST_STEP, Trimming, due
 from csi_driver.controller.requests import SizeRange, VolumeRequest
 from csi_driver.deadline import Deadline
 from csi_driver.errors import Busy, Unready
+from csi_driver.host.discard import next_step
 from csi_driver.node.uses import Use
 from csi_driver.records import GIB
 from csi_driver.store.sqlite import SqliteStore
@@ -67,7 +68,7 @@ def test_volumes_are_spread_over_the_period() -> None:
 @given(st.integers(SMALLEST_STEP, LARGEST_STEP), st.floats(0.0, 60.0))
 def test_a_step_shrinks_when_it_was_slow_and_stays_within_bounds(step: int, seconds: float) -> None:
     """A slow pool gets small steps, so that a node call waits for a tenth of a second, not for a minute."""
-    new = next_step(step, seconds)
+    new = next_step(step, seconds, SMALLEST_STEP, LARGEST_STEP)
 
     assert SMALLEST_STEP <= new <= LARGEST_STEP
     assert new <= step if seconds > 0.1 else new >= step

@@ -33,6 +33,7 @@ class Boot:
     iops, bps  what its data disk is held to; None is as fast as it goes
     disk       size of the data disk
     memory     of the machine
+    processors how many it has
     append     more arguments for its kernel
     """
 
@@ -40,6 +41,7 @@ class Boot:
     bps: str | None = None
     disk: str | None = None
     memory: str | None = None
+    processors: int | None = None
     append: str | None = None
 
     def __str__(self) -> str:

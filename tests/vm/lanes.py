@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from tests.vm.boot import Boot
 
@@ -30,16 +30,15 @@ class Load:
 
 @dataclass(slots=True)
 class Lane:
-    """Hold what runs one after another: machines, each with its loads, after something else that takes `head`."""
+    """Hold what runs one after another: machines, each with its loads."""
 
-    head: float
     loads: list[Load] = field(default_factory=list)
 
     def seconds(self, *more: Load) -> float:
         """Return how long it takes, with more loads or as it is."""
         loads = [*self.loads, *more]
         boots = len({load.boot for load in loads})
-        return self.head + boots * BOOT_SECONDS + sum(load.seconds for load in loads)
+        return boots * BOOT_SECONDS + sum(load.seconds for load in loads)
 
     def cost(self, load: Load) -> float:
         """Return what it costs to take a load: a boot counts twice, for it takes a processor from the others."""
@@ -54,19 +53,17 @@ class Lane:
         return sorted(seconds, key=lambda boot: -seconds[boot])
 
 
-def heads(here: float, processors: int) -> list[float]:
-    """Return a head for each lane, when the tests here take so many seconds.
+def how_many(processors: int) -> int:
+    """Return how many lanes begin at once, beside the tests here.
 
-    An emulated machine takes little more than a processor, and the tests here take another: so one lane begins when
-    they are through, and as many at once as there are processors left.
+    An emulated machine takes little more than a processor while it works; but it waits at times, as the tests here do.
     """
-    count = min(MOST_LANES, processors)
-    return [0.0] * (count - 1) + [here] if count > 1 else [0.0]
+    return min(MOST_LANES, processors)
 
 
-def pack(loads: Iterable[Load], heads: Sequence[float]) -> list[Lane]:
-    """Share loads out among lanes with these heads: the longest first, each to where it costs least."""
-    lanes = [Lane(head) for head in heads]
+def pack(loads: Iterable[Load], count: int) -> list[Lane]:
+    """Share loads out among so many lanes: the longest first, each to where it costs least."""
+    lanes = [Lane() for _ in range(count)]
     for load in sorted(loads, key=lambda load: (-load.seconds, load.file)):
         min(lanes, key=lambda lane: lane.cost(load)).loads.append(load)
     return lanes

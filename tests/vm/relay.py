@@ -16,11 +16,11 @@ import pytest
 
 from tests.vm import lanes
 from tests.vm.boot import Boot
-from tests.vm.seconds import HERE, THERE, expected, file_of
+from tests.vm.seconds import expected, file_of
 from tests.vm.suite import Machines, Suite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 QUIET = 2
 
@@ -31,23 +31,26 @@ def in_vm() -> bool:
 
 
 def boot_of(item: pytest.Item) -> Boot:
-    """Return the boot that a test asks for."""
+    """Return the boot that a test asks for.
+
+    What runs beside others has one processor: of two, one would often wait for the other while neither runs.
+    """
     marker = item.get_closest_marker("boot")
-    return Boot(**marker.kwargs) if marker else Boot()
+    words = marker.kwargs if marker else {}
+    return Boot(**words) if item.get_closest_marker("quiet") else Boot(**{"processors": 1, **words})
 
 
-def planned(there: list[pytest.Item], here: Iterable[pytest.Item], machines: int) -> list[Machines]:
-    """Share tests out among as many machines that run side by side, and beside the tests here."""
-    known = expected((item.nodeid for item in there), THERE)
+def planned(there: list[pytest.Item], machines: int) -> list[Machines]:
+    """Share tests out among as many machines that run side by side."""
+    known = expected(item.nodeid for item in there)
     pairs = dict.fromkeys((boot_of(item), file_of(item.nodeid)) for item in there)
     loads = [lanes.Load(boot, file, known[file]) for boot, file in pairs]
-    head = sum(expected((item.nodeid for item in here), HERE).values())
     found = []
-    for lane in lanes.pack(loads, lanes.heads(head, machines)):
+    for lane in lanes.pack(loads, machines):
         mine = {(load.boot, load.file) for load in lane.loads}
         items = [item for item in there if (boot_of(item), file_of(item.nodeid)) in mine]
         suites = [Suite(boot, [item for item in items if boot_of(item) == boot]) for boot in lane.boots()]
-        found.append(Machines(suites, waits=lane.head > 0))
+        found.append(Machines(suites))
     return found
 
 
@@ -72,7 +75,7 @@ class Relay:
         beside = [item for item in here if _lateness(item) < QUIET]
         quiet = [item for item in there if _lateness(item) >= QUIET]
         noisy = [item for item in there if item not in quiet]
-        self._phases = [planned(noisy, beside, lanes.PROCESSORS), planned(quiet, (), 1)]
+        self._phases = [planned(noisy, lanes.how_many(lanes.PROCESSORS)), planned(quiet, 1)]
         items[:] = [*beside, *(item for suite in self._all() for item in suite.items), *here[len(beside) :]]
 
     @pytest.hookimpl(tryfirst=True)
@@ -80,8 +83,7 @@ class Relay:
         """Boot the first machines at once: their tests run beside those here."""
         if not session.config.option.collectonly:
             for machines in self._phases[0]:
-                if not machines.waits:
-                    self._go_on(session.config, machines)
+                self._go_on(session.config, machines)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import pytest
 
 KNOWN = Path(__file__).with_name("seconds.json")
-HERE, THERE = 0.2, 4.0
-"""Seconds for a test of a file that nothing is known of: on this machine, and on an emulated processor."""
+EACH = 4.0
+"""Seconds for a test of a file that nothing is known of, on an emulated processor."""
 
 
 def file_of(nodeid: str) -> str:
@@ -22,11 +22,11 @@ def file_of(nodeid: str) -> str:
     return nodeid.split("::", maxsplit=1)[0]
 
 
-def expected(nodeids: Iterable[str], each: float, path: Path | None = None) -> dict[str, float]:
+def expected(nodeids: Iterable[str], path: Path | None = None) -> dict[str, float]:
     """Return the seconds that each of these tests' files will take: as it did, or so many for each test."""
     known = _read(path or KNOWN)
     counts = Counter(map(file_of, nodeids))
-    return {file: known.get(file, count * each) for file, count in counts.items()}
+    return {file: known.get(file, count * EACH) for file, count in counts.items()}
 
 
 class Learner:

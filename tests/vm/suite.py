@@ -90,10 +90,9 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class Machines:
-    """Hold suites whose machines run one after another; `waits` while tests run here."""
+    """Hold suites whose machines run one after another."""
 
     suites: list[Suite]
-    waits: bool = False
 
     def next(self) -> Suite | None:
         """Return the first that is not through, None when all are."""

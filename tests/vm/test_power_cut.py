@@ -26,8 +26,8 @@ SHORTEST, LONGEST = 0.5, 6.0
 
 def _boot(disk: Path, words: dict[str, Any]) -> list[str]:
     """Look, and work until a cut if one is wanted, in a machine of its own. Return what it said."""
-    argv = [str(RUN), f"--keep={disk}", "--disk=4G", f"--timeout={SECONDS}", *["--expect-cut"] * bool(words["seconds"])]
-    argv += ["--", "python", "-m", "tests.vm.power_cut", json.dumps(words)]
+    argv = [str(RUN), f"--keep={disk}", "--disk=4G", "--processors=1", f"--timeout={SECONDS}"]
+    argv += [*["--expect-cut"] * bool(words["seconds"]), "--", "python", "-m", "tests.vm.power_cut", json.dumps(words)]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"seed {SEED}, {words}: status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return [line for line in done.stdout.splitlines() if line]

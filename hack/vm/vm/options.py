@@ -26,6 +26,7 @@ class Options:
     iops: int | None
     bps: int | None
     memory: int
+    processors: int
     puts: tuple[Path, ...]
     takes: tuple[Take, ...]
     environment: dict[str, str]
@@ -83,6 +84,7 @@ def parse(argv: list[str]) -> Options:
         iops=given.iops,
         bps=given.bps,
         memory=given.memory,
+        processors=given.processors,
         puts=tuple(given.put),
         takes=tuple(given.get),
         environment=dict(given.env),
@@ -103,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--bps", type=size, metavar="N", help="hold the data disk to N bytes a second")
     add("--keep", type=_absolute, metavar="DISK", help="keep the data disk in this file; reuse it if it is there")
     add("--memory", type=size, default=UNITS["G"] * 2, metavar="SIZE", help="memory of the machine (2G)")
+    add("--processors", type=int, choices=(1, 2), default=2, help="how many the machine has (2)")
     add("--put", type=existing, action="append", default=[], metavar="FILE", help="put a file or folder in /put")
     add("--get", type=take, action="append", default=[], metavar="GUESTPATH=HOSTPATH", help="take a file or folder out")
     add("--env", type=assignment, action="append", default=[], metavar="NAME=VALUE", help="set a variable of COMMAND")

@@ -67,6 +67,7 @@ def _run(options: Options) -> int:
             make_job_disk(folder, job, cache),
             _data_disk(options, folder),
             options.memory >> 20,
+            options.processors,
             options.append,
         )
         sinks: dict[str, IO[bytes]] = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}

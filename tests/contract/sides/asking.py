@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, TypeVar
 
 from csi_driver.backends.sim import SimBackend
 from csi_driver.controller.requests import SizeRange, VolumeRequest
 from csi_driver.deadline import Deadline
 from csi_driver.records import GIB
+from tests.fakes.world import World, agent_side
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from csi_driver.controller.groups import Found
-    from tests.fakes.world import World
+    from csi_driver.store.base import Store
+
+OfPool = TypeVar("OfPool", bound=SimBackend)
 
 
 def soon() -> Deadline:
@@ -46,3 +52,20 @@ def opened(world: World) -> SimBackend:
 def left(world: World) -> int:
     """Return what the first node's pool can still promise, in GiB."""
     return world.agents["n1"].pool().ledger.left() // GIB
+
+
+@contextlib.contextmanager
+def with_pool(store: Store, kind: type[SimBackend]) -> Iterator[World]:
+    """Give a world of one node whose pool is of a test's own kind."""
+    made = World(store, ("n1",), total=100 * GIB)
+    made.stop_agent("n1")
+    made.agents["n1"] = agent_side(store, "n1", kind(made.disks["n1"]))
+    yield made
+    made.close()
+
+
+def pool_of(world: World, kind: type[OfPool]) -> OfPool:
+    """Return the first node's pool, which is of that kind."""
+    backend = world.agents["n1"].pool().backend
+    assert isinstance(backend, kind)
+    return backend

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,8 +14,8 @@ from csi_driver.deadline import Deadline, wait_for
 from csi_driver.errors import Busy, NoSpace, NotFound, StorageError, Unready
 from csi_driver.ids import new_id
 from csi_driver.records import GIB, Node, NodeStatus, Offer, Pool, Snapshot, Volume, VolumeSpec
-from csi_driver.store.base import Stale
-from tests.contract.sides.asking import ask, images, soon
+from csi_driver.store.base import Stale, StoreUnready
+from tests.contract.sides.asking import ask, images, pool_of, soon, with_pool
 from tests.fakes.world import SCOPE, ControllerSide, World, agent_side, controller_side
 
 if TYPE_CHECKING:
@@ -65,24 +65,15 @@ class Stuck(SimBackend):
 
 @pytest.fixture
 def stuck(store: Store) -> Iterator[World]:
-    made = World(store, ("n1",), total=100 * GIB)
-    made.stop_agent("n1")
-    made.agents["n1"] = agent_side(store, "n1", Stuck(made.disks["n1"]))
-    yield made
-    made.close()
-
-
-def backend_of(world: World) -> Stuck:
-    backend = world.agents["n1"].pool().backend
-    assert isinstance(backend, Stuck)
-    return backend
+    with with_pool(store, Stuck) as made:
+        yield made
 
 
 def test_a_call_says_what_it_waited_for_and_its_retry_goes_on(stuck: World) -> None:
     """A deadline that passes is ABORTED with the reason; the retry finds the work done."""
     with pytest.raises(Busy, match=r"node n1 to make .*the disk sleeps"):
         stuck.controller.volumes.create(ask("a"), Deadline(0.5))
-    backend_of(stuck).error = None
+    pool_of(stuck, Stuck).error = None
     volume = stuck.controller.volumes.create(ask("a"), soon())
 
     assert volume.status.history.made
@@ -102,7 +93,7 @@ def test_a_node_that_accepted_and_is_away_is_waited_for(stuck: World) -> None:
 
 def test_what_failed_for_good_is_undone_before_the_caller_hears(stuck: World) -> None:
     """A final error leaves no bytes, no record and no promise."""
-    backend_of(stuck).error = NoSpace("the pool's disk is full")
+    pool_of(stuck, Stuck).error = NoSpace("the pool's disk is full")
     with pytest.raises(NoSpace, match="disk is full"):
         stuck.controller.volumes.create(ask("a"), soon())
     stuck.settle()
@@ -203,3 +194,23 @@ def test_a_busy_node_beats(world: World) -> None:
         number += 1
 
     assert number > 0
+
+
+def test_a_sign_of_life_that_does_not_land_keeps_nobody_from_serving(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node starts, works and stops while its Store can't say what becomes of its beats."""
+    put = world.store.put_status
+
+    def unsure(record: Any, **how: bool) -> Any:  # noqa: ANN401 - any record
+        if isinstance(record, Node):
+            raise StoreUnready("can't tell whether this landed")
+        return put(record, **how)
+
+    world.stop_agent("n1")
+    monkeypatch.setattr(world.store, "put_status", unsure)
+    world.start_agent("n1")
+    works = world.agents["n1"].pool().opened()
+    world.stop_agent("n1")
+
+    assert works

@@ -13,7 +13,7 @@ from csi_driver.errors import NoSpace, StorageError, Unready
 from csi_driver.groups import GroupSnapshot
 from csi_driver.records import GIB, Snapshot
 from csi_driver.store.base import StoreUnready
-from tests.contract.sides.asking import cut, images, left, opened, soon, volumes
+from tests.contract.sides.asking import cut, images, left, opened, pool_of, soon, volumes, with_pool
 from tests.fakes.world import World, agent_side
 
 if TYPE_CHECKING:
@@ -39,23 +39,14 @@ class Fails(SimBackend):
 
 @pytest.fixture
 def failing(store: Store) -> Iterator[World]:
-    made = World(store, ("n1",), total=100 * GIB)
-    made.stop_agent("n1")
-    made.agents["n1"] = agent_side(store, "n1", Fails(made.disks["n1"]))
-    yield made
-    made.close()
-
-
-def backend_of(world: World) -> Fails:
-    backend = world.agents["n1"].pool().backend
-    assert isinstance(backend, Fails)
-    return backend
+    with with_pool(store, Fails) as made:
+        yield made
 
 
 def test_a_group_of_which_one_cut_fails_for_good_is_none(failing: World) -> None:
     """The cuts that were made go, and then the caller hears why: no bytes, no record, no promise."""
     ids = volumes(failing, "a", "b", "c")
-    backend_of(failing).error = NoSpace("the pool's disk is full")
+    pool_of(failing, Fails).error = NoSpace("the pool's disk is full")
     with pytest.raises(NoSpace, match="disk is full"):
         cut(failing, ids)
     failing.settle()
@@ -68,12 +59,12 @@ def test_a_group_of_which_one_cut_fails_for_good_is_none(failing: World) -> None
 def test_a_try_that_failed_leaves_nothing_to_the_next(failing: World) -> None:
     """What was cut before a failure is of another moment: it goes at once, and all are cut anew."""
     ids = volumes(failing, "a", "b")
-    backend = backend_of(failing)
+    backend = pool_of(failing, Fails)
     backend.error = Unready("the disk sleeps")
     for volume_id in ids:
         backend.write(volume_id, 0, b"first")
     with pytest.raises(StorageError, match="the disk sleeps"):
-        failing.controller.groups.create("g", ids, {}, Deadline(0.3))
+        failing.controller.groups.create("g", ids, {}, Deadline(1.0))
     failing.stop_agent("n1")
     between = images(failing)
     for volume_id in ids:
@@ -88,11 +79,11 @@ def test_a_try_that_failed_leaves_nothing_to_the_next(failing: World) -> None:
 def test_a_volume_that_grows_while_its_group_waits_is_cut_as_it_is(failing: World) -> None:
     """The ledger has what it grew by too."""
     ids = volumes(failing, "a", "b")
-    backend_of(failing).error = Unready("the disk sleeps")
+    pool_of(failing, Fails).error = Unready("the disk sleeps")
     with pytest.raises(StorageError, match="the disk sleeps"):
-        failing.controller.groups.create("g", ids, {}, Deadline(0.3))
+        failing.controller.groups.create("g", ids, {}, Deadline(1.0))
     failing.controller.volumes.expand(ids[0], SizeRange(4 * GIB), soon())
-    backend_of(failing).error = None
+    pool_of(failing, Fails).error = None
     group, members = cut(failing, ids)
 
     sizes = {member.spec.volume: member.status.history.size // GIB for member in members}

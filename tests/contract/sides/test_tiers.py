@@ -101,6 +101,20 @@ def test_capacity_for_a_thick_tier_is_what_can_be_had(world: World) -> None:
         world.controller.volumes.create(ask("b", SIZE_STEP), soon())
 
 
+def test_capacity_for_a_thick_tier_is_no_more_than_is_free(world: World) -> None:
+    """What others have written can be promised once more, but not be had; and what is told can be had."""
+    world.disks["n1"].others = TOTAL * 7 // 10
+
+    def told() -> bool:
+        world.agents["n1"].agent._published.set()
+        return (capacity(world), capacity(world, tier="scratch")) == (400 * GIB, 30 * GIB)
+
+    wait_for("the capacity is told, all and for thick volumes", told, soon())
+    with pytest.raises(NoSpace):
+        world.controller.volumes.create(ask("a", 30 * GIB + SIZE_STEP, parameters=SCRATCH), soon())
+    assert world.controller.volumes.create(ask("b", 30 * GIB, parameters=SCRATCH), soon()).spec.thick
+
+
 @pytest.mark.parametrize(
     "copy",
     [

@@ -165,7 +165,7 @@ def test_removing_again_and_again_beside_udev_leaves_nothing(rig: Rig) -> None:
     """A removal waits for udev, which opens new devices when it likes, and is done when it returns."""
     below = rig.loop()
     slowest = 0.0
-    for _ in range(pick(20, 50)):
+    for _ in range(pick(8, 50)):
         device = rig.mapper.create_linear("sluice-test", "SLUICE-1", below, 32 * MIB)
         started = time.monotonic()
         assert rig.mapper.remove("sluice-test", soon())
@@ -181,7 +181,7 @@ def test_eight_threads_create_format_and_remove_without_a_failure(rig: Rig) -> N
     """Concurrent callers on distinct volumes never fail each other, and leave nothing."""
 
     def one(worker: int) -> None:
-        for turn in range(pick(3, 12)):
+        for turn in range(pick(1, 12)):
             name = f"sluice-{worker}-{turn}"
             image = rig.image(name, 16 * MIB)
             below = rig.loops.attach(image, sector_size=4096, deadline=soon())
