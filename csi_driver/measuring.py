@@ -12,7 +12,7 @@ from csi_driver.errors import StorageError
 from csi_driver.stack import PREFIX
 from qos.errors import Unenforceable
 from qos.limits import UNLIMITED
-from qos.meter import NEAR, nearness, rates
+from qos.meter import nearest, rates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,14 +83,14 @@ class Measuring:
         older, seconds = self._seen, now - self._at
         self._seen, self._at = used, now
         near = {
-            volume: share
+            volume: found
             for volume, dev in volumes.items()
             if dev in older and dev in used
-            if (share := nearness(rates(older[dev], used[dev], seconds), wanted.get(dev, UNLIMITED))) is not None
+            if (found := nearest(rates(older[dev], used[dev], seconds), wanted.get(dev, UNLIMITED))) is not None
         }
-        held = {volume for volume, share in near.items() if share >= NEAR}
+        held = {volume for volume, found in near.items() if found.throttled}
         self.throttled = {volume: self.throttled.get(volume, 0.0) + seconds * (volume in held) for volume in volumes}
-        self.near = near
+        self.near = {volume: found.share for volume, found in near.items()}
 
     def _run(self) -> None:
         while not self._stopped.wait(PERIOD_SECONDS):

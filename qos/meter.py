@@ -4,7 +4,7 @@ Counters only grow, so whoever looks keeps what it saw before and takes the diff
 their own pace, and a restart loses nothing.
 
 Latency is counted *below* blk-throttle: of a volume at its ceiling fio sees 100 ms, the histogram half a millisecond.
-What a ceiling costs is told by `nearness`, beside the percentiles.
+What a ceiling costs is told by `nearest`, beside the percentiles.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from qos.iofiles import IoStat
 
@@ -75,6 +75,18 @@ class Rates:
     wbps: float = 0.0
 
 
+class Nearest(NamedTuple):
+    """Name a limit by its key in io.max, and say how near a volume is to it: 1.0 for at it."""
+
+    share: float
+    key: str
+
+    @property
+    def throttled(self) -> bool:
+        """Return whether the limit holds the volume back."""
+        return self.share >= NEAR
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Hold a second of a volume's life: I/Os per second, and the share of it in which something was in flight."""
@@ -97,9 +109,10 @@ def rates(older: IoStat, newer: IoStat, seconds: float) -> Rates:
     )
 
 
-def nearness(now: Rates, limits: Limits) -> float | None:
-    """Return how near a volume is to the nearest of its limits, 1.0 for at it, None when it has none."""
-    return max((getattr(now, key) / limit for key, limit in limits.items() if limit is not None), default=None)
+def nearest(now: Rates, limits: Limits) -> Nearest | None:
+    """Return the limit that a volume is nearest to, None when it has none."""
+    shares = [Nearest(getattr(now, key) / limit, key) for key, limit in limits.items() if limit is not None]
+    return max(shares, default=None)
 
 
 def quantile(buckets: Sequence[int], share: float) -> float | None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from qos.iofiles import IoStat
 from qos.limits import UNLIMITED, Limits
-from qos.meter import BOUNDS_NS, Counted, Rates, Window, at_most, attainment, nearness, quantile, rates
+from qos.meter import BOUNDS_NS, Counted, Nearest, Rates, Window, at_most, attainment, nearest, quantile, rates
 
 SIZE = len(BOUNDS_NS) + 1
 latencies = st.lists(st.integers(1, BOUNDS_NS[-1] - 1), min_size=1, max_size=300)
@@ -132,9 +132,11 @@ def test_no_time_gives_no_rate() -> None:
 
 
 def test_the_nearest_limit_counts() -> None:
-    """At 90 % of its bytes and half of its I/Os a volume is at 90 %."""
-    assert nearness(Rates(riops=50, rbps=900), Limits(riops=100, rbps=1000)) == 0.9
-    assert nearness(Rates(riops=50), UNLIMITED) is None
+    """At 90 % of its bytes and half of its I/Os a volume is at 90 %; from 98 % on it is held back."""
+    assert nearest(Rates(riops=50, rbps=900), Limits(riops=100, rbps=1000)) == Nearest(0.9, "rbps")
+    assert nearest(Rates(riops=50), UNLIMITED) is None
+    assert not Nearest(0.97, "rbps").throttled
+    assert Nearest(0.98, "rbps").throttled
 
 
 @given(
