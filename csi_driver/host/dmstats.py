@@ -7,6 +7,7 @@ goes, and goes with the device. It is known by the program that it says it is of
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -87,14 +88,19 @@ class Statistics:
 
     def _read(self, fd: int, dev: DevNo) -> Counted | None:
         """Try the first region, which is ours unless somebody else uses statistics too; then look for it."""
-        try:
-            counted = parse(self._told(fd, dev, "@stats_print 0"))
-            if counted is None:
+        counted = self._printed(fd, dev, 0)
+        if counted is None:
+            with contextlib.suppress(Unready):  # the device is gone, which is no trouble of the others'
                 kept = next((region.number for region in self._regions(dev) if region.current), None)
-                counted = None if kept is None else parse(self._told(fd, dev, f"@stats_print {kept}"))
-        except (OSError, Unready):  # the device, or the region, is gone, which is no trouble of this one's
-            return None
+                counted = None if kept is None else self._printed(fd, dev, kept)
         return counted
+
+    def _printed(self, fd: int, dev: DevNo, number: int) -> Counted | None:
+        """Return what a region has counted, None when it isn't ours, or is gone."""
+        try:
+            return parse(self._told(fd, dev, f"@stats_print {number}"))
+        except OSError:
+            return None
 
     def _regions(self, dev: DevNo) -> tuple[_Region, ...]:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -132,17 +133,34 @@ def test_a_histogram_is_never_doubled() -> None:
 
 
 def test_ours_is_read_wherever_it_stands() -> None:
-    """Others may have been there before."""
+    """Others may have been there before, and be gone since."""
     others = ("0+100 100 other - ", "0+100 1 2 3 4 5 6 7 8 9 10 11 12 13")
 
     assert Statistics(Told((LINE, PRINTED))).read([DEV]) == {DEV: parse(PRINTED)}
-    assert Statistics(Told(others, (LINE, PRINTED))).read([DEV]) == {DEV: parse(PRINTED)}
+    both = Told(others, (LINE, PRINTED))
+    assert Statistics(both).read([DEV]) == {DEV: parse(PRINTED)}
+    del both.regions[0]
+    assert Statistics(both).read([DEV]) == {DEV: parse(PRINTED)}
 
 
 def test_a_device_without_ours_is_left_out() -> None:
     """It is gone, or nobody counted."""
     assert Statistics(Told()).read([DEV]) == {}
     assert Statistics(Told(("0+100 100 other - ", "0+100 1"))).read([DEV]) == {}
+
+
+def test_a_device_that_is_gone_is_left_out() -> None:
+    """It went between the list and the look; the others are read all the same."""
+
+    class Gone(Told):
+        def query_long(self, fd: int, request: int, buffer: bytearray) -> bytearray:
+            if HEADER.unpack_from(buffer)[10] == os.makedev(*DEV):
+                raise OSError(6, "no such device")
+            return super().query_long(fd, request, buffer)
+
+    kernel = Gone((LINE, PRINTED))
+
+    assert Statistics(kernel).read([DEV, DevNo(253, 0)]) == {DevNo(253, 0): parse(PRINTED)}
 
 
 def test_an_answer_of_any_length_is_read() -> None:
