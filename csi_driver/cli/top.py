@@ -37,8 +37,9 @@ MILLI = 1e3
 END, NEXT = "q", "s"
 SHORTEST, LONGEST = 0.1, 3600.0
 """Seconds between two looks."""
-TOLD = {"rbps": "read MiB/s", "wbps": "write MiB/s", "riops": "read IOPS", "wiops": "write IOPS"}
+TOLD = {"rbps": "read B/s", "wbps": "write B/s", "riops": "reads/s", "wiops": "writes/s"}
 DECIMALS_BELOW = 10
+LEAST_OF_NAME = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,10 @@ def _percentile(name: str) -> Column:
 COLUMNS = {
     "name": Column("CLAIM OR NAME", lambda one: one.name, lambda one: one.name),
     "tier": Column("TIER", lambda one: one.volume.spec.qos.tier, lambda one: one.volume.spec.qos.tier),
-    "riops": _rate("riops", "READ IOPS"),
-    "wiops": _rate("wiops", "WRITE IOPS"),
-    "rbps": _rate("rbps", "READ MiB/s", MIB, 1),
-    "wbps": _rate("wbps", "WRITE MiB/s", MIB, 1),
+    "riops": _rate("riops", "READS/s"),
+    "wiops": _rate("wiops", "WRITES/s"),
+    "rbps": _rate("rbps", "R MiB/s", MIB, 1),
+    "wbps": _rate("wbps", "W MiB/s", MIB, 1),
     "p50": _percentile("p50"),
     "p95": _percentile("p95"),
     "p99": _percentile("p99"),
@@ -109,6 +110,10 @@ def table(found: Sequence[Activity], by: str) -> RenderableType:
     """Return a row a volume, with the column that it is sorted by marked."""
     titles = {key: f"{column.title}{'*' if key == by else ''}" for key, column in COLUMNS.items()}
     made = show.table("", *titles.values(), right=[title for key, title in titles.items() if key not in TEXTS])
+    made.padding = (0, 1, 0, 0)
+    made.columns[0].min_width = LEAST_OF_NAME
+    for column in made.columns:
+        column.no_wrap, column.overflow = True, "ellipsis"
     for one in ordered(found, by):
         show.row(made, [column.cell(one) for column in COLUMNS.values()])
     return made

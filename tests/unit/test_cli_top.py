@@ -144,13 +144,13 @@ def test_without_a_terminal_it_prints_a_table_and_ends(state: Path, monkeypatch:
     lines = run(state).stdout.splitlines()
 
     assert lines[0].split() == [
-        *("CLAIM", "OR", "NAME", "TIER", "READ", "IOPS", "WRITE", "IOPS", "READ", "MiB/s", "WRITE", "MiB/s"),
+        *("CLAIM", "OR", "NAME", "TIER", "READS/s", "WRITES/s", "R", "MiB/s", "W", "MiB/s"),
         *("P50", "MS", "P95", "MS", "P99", "MS*", "NEAREST", "LIMIT"),
     ]
     assert [line.split() for line in lines[1:4]] == [
-        ["team/model", "inference", "200", "0", "0.5", "0.0", "0.04", "0.05", "0.05", "20%", "read", "IOPS"],
+        ["team/model", "inference", "200", "0", "0.5", "0.0", "0.04", "0.05", "0.05", "20%", "reads/s"],
         ["team/new", "standard", *"-" * 8],
-        ["team/run", "training", "0", "10", "0.0", "10", "-", "-", "-", "100%", "write", "MiB/s"],
+        ["team/run", "training", "0", "10", "0.0", "10", "-", "-", "-", "100%", "write", "B/s"],
     ]
     assert lines[4:] == ["no limits: the cgroup is gone"]
 
