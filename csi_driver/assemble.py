@@ -22,6 +22,7 @@ from csi_driver.errors import Invalid, StorageError
 from csi_driver.formatting import Formatting
 from csi_driver.host import udev
 from csi_driver.host.dm import DeviceMapper
+from csi_driver.host.dmstats import Statistics
 from csi_driver.host.filesystem import Filesystems
 from csi_driver.host.freeze import DeadMan, Freezer
 from csi_driver.host.loopdev import LoopDevices
@@ -32,6 +33,7 @@ from csi_driver.host.syscalls import Kernel
 from csi_driver.ids import new_id
 from csi_driver.limiting import Limiting
 from csi_driver.locks import Locks
+from csi_driver.measuring import Measuring
 from csi_driver.node.growing import Growing
 from csi_driver.node.publishing import Publishing
 from csi_driver.node.staged import Staged
@@ -70,6 +72,7 @@ class Machine:
         self.kernel = Kernel()
         self.runner = Runner(observe)
         self.mapper = DeviceMapper(self.kernel)
+        self.statistics = Statistics(self.kernel)
         self.loops = LoopDevices(self.kernel)
         self.mounts = Mounts(self.kernel)
         self.filesystems = Filesystems(self.runner, self.kernel)
@@ -143,7 +146,9 @@ class AgentSide:
         stack = Stack(mapper, machine.mounts, machine.freezer)
         locks = Locks()
         self.pools = served_pools(config, machine)
-        limiting = Limiting(enforce)
+        statistics = machine.statistics if mapper else None
+        limiting = Limiting(enforce, statistics)
+        self.measuring = Measuring(statistics, enforce)
         maker = Maker(store, stack, limiting, locks)
         grouper = Grouper(store, stack, locks, maker)
         self.agent = Agent(config.node_id, config.scope, store, self.pools, maker, grouper, locks)

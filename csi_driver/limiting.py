@@ -1,4 +1,7 @@
-"""Put a volume's limits in force and take them off: what it means when the kernel refuses is decided here alone."""
+"""Put a volume's limits in force and take them off, and have its latency counted from then on.
+
+What it means when the kernel refuses is decided here alone.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from csi_driver.errors import Unready
+from csi_driver.errors import StorageError, Unready
 from qos.errors import Unenforceable
 
 if TYPE_CHECKING:
     from csi_driver.host.block import Device
+    from csi_driver.host.dmstats import Statistics
     from csi_driver.records import Volume
     from qos.enforce import Enforcement
     from qos.limits import Limits
@@ -26,8 +30,10 @@ def yielding(record: Volume, emergency: str) -> str:
 class Limiting:
     """Stand between records and the enforcement of limits."""
 
-    def __init__(self, enforcement: Enforcement) -> None:
+    def __init__(self, enforcement: Enforcement, statistics: Statistics | None = None) -> None:
+        """Take what holds limits, and what makes histograms: None where volumes are no mapped devices."""
         self._enforcement = enforcement
+        self._statistics = statistics
 
     @property
     def helper_prefix(self) -> tuple[str, ...]:
@@ -40,6 +46,7 @@ class Limiting:
         `emergency` says what is wrong with the volume's pool, "" when nothing is: a tier that yields is held to its
         least then. Raises Unready for a tier that must not run without its limits.
         """
+        self._count(record, device)
         qos = record.spec.qos
         try:
             return self._enforcement.apply(device.dev, qos.least if qos.least and emergency else qos.limits)
@@ -56,3 +63,12 @@ class Limiting:
             self._enforcement.lift(device.dev)
         except Unenforceable as error:
             log.warning("limits are not lifted", device=str(device.path), reason=str(error))
+
+    def _count(self, record: Volume, device: Device) -> None:
+        """See that the kernel counts latencies. A volume that isn't measured is no reason to have none."""
+        if self._statistics is None:
+            return
+        try:
+            self._statistics.ensure(device.dev)
+        except StorageError as error:
+            log.warning("latency is not counted", volume=record.id, reason=str(error))

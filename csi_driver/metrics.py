@@ -13,6 +13,7 @@ from csi_driver.errors import Invalid, StorageError, Unready
 from csi_driver.guard import Level
 from csi_driver.records import Volume
 from csi_driver.states import STATES, state_of
+from csi_driver.volume_metrics import VolumeMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from csi_driver.agent.trimming import Trimming
+    from csi_driver.measuring import Measuring
     from csi_driver.pools import ServedPools
     from csi_driver.store.base import Store
     from qos.enforce import Enforcement
@@ -57,9 +59,10 @@ class Metrics:
         """Count a program that ended."""
         self._programs.labels(name).observe(seconds)
 
-    def watch(self, pools: ServedPools, trimming: Trimming) -> None:
-        """Show the fill of this node's pools, and what trims gave back to them."""
+    def watch(self, pools: ServedPools, trimming: Trimming, measuring: Measuring, store: Store) -> None:
+        """Show the fill of this node's pools, what trims gave back to them, and what its volumes do."""
         self.registry.register(Filled(pools, trimming))
+        self.registry.register(VolumeMetrics(measuring, store))
 
     def serve(self, address: str, store: Store, enforcement: Enforcement) -> Callable[[], None]:
         """Serve at HOST:PORT in a thread, nowhere when the address is empty; return how to end it.

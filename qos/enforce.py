@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from qos.cgroup import Cgroup, HelperCgroup
+    from qos.iofiles import IoStat
     from qos.plan import Write
 
 PERIOD: Final = 5.0  # seconds: what a volume may run unlimited after somebody took its limit away
@@ -49,6 +50,9 @@ class Enforcement(Protocol):
 
     def seen(self) -> Mapping[DevNo, Limits]:
         """Return the limits that the kernel shows, by one read; other people's devices too."""
+
+    def used(self) -> Mapping[DevNo, IoStat]:
+        """Return what was done on each device below the ancestor, by one read; other people's devices too."""
 
     def reconcile(self) -> int:
         """Look for drift once, put it right, and return how many lines were."""
@@ -123,6 +127,10 @@ class Enforcer:
     def seen(self) -> Mapping[DevNo, Limits]:
         """Return the limits that the kernel shows, by one read; other people's devices too. Raises Unenforceable."""
         return self._ancestor.read_limits()
+
+    def used(self) -> Mapping[DevNo, IoStat]:
+        """Return what was done on each device below the ancestor, by one read. Raises Unenforceable."""
+        return self._ancestor.io_stat()
 
     def reconcile(self) -> int:
         """Look for drift once, put it right, and return how many lines were.
@@ -212,6 +220,10 @@ class Off:
         return {}
 
     def seen(self) -> Mapping[DevNo, Limits]:
+        """Return nothing."""
+        return {}
+
+    def used(self) -> Mapping[DevNo, IoStat]:
         """Return nothing."""
         return {}
 

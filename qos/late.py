@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from qos.enforce import Enforcement
+    from qos.iofiles import IoStat
 
 
 class Late:
@@ -70,6 +71,10 @@ class Late:
     def seen(self) -> Mapping[DevNo, Limits]:
         """Return the limits that the kernel shows."""
         return self._found.seen()
+
+    def used(self) -> Mapping[DevNo, IoStat]:
+        """Return what was done on each device below the ancestor."""
+        return self._found.used()
 
     def reconcile(self) -> int:
         """Look for drift once, and return how many lines were put right."""

@@ -18,7 +18,7 @@ from csi_driver.errors import StorageError
 if TYPE_CHECKING:
     from typer._click import Command, Context  # Typer's own copy of Click; its base classes are typed with it
 
-COMMANDS = ("serve", "doctor", "pool", "volumes", "adopt", "tiers", "size", "demo")
+COMMANDS = ("serve", "doctor", "pool", "volumes", "top", "adopt", "tiers", "size", "demo")
 """In the order of `sluice --help`. Each but `serve` is the module of its name in this package."""
 
 

@@ -22,7 +22,7 @@ from qos.errors import Unenforceable
 from qos.limits import UNLIMITED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from csi_driver.host.mounts import Mounts
     from csi_driver.store.base import Store
@@ -59,6 +59,20 @@ def ancestor(choice: str, mountpoint: Path = MOUNTPOINT) -> Cgroup:
         return Cgroup(mountpoint / choice)
     systemd = Init().systemd.is_dir()
     return Cgroup(above_pods(mountpoint, Init()) or mountpoint / ("sluice.slice" if systemd else "sluice"))
+
+
+@contextlib.contextmanager
+def records(settings: Config) -> Iterator[Store]:
+    """Open the records that a server has or had, and close them. Raises NotFound where there are none."""
+    if not (settings.state / assemble.DATABASE).exists():
+        raise NotFound(
+            f"no records in {settings.state}: give the server's --state; if they were lost, run `sluice adopt`"
+        )
+    store = assemble.open_store(settings)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def limits_in_force(choice: str) -> tuple[Mapping[DevNo, Limits] | None, str]:
@@ -209,16 +223,9 @@ def volumes(
     APPLIED is read from the kernel; `-` where a volume has no device now.
     """
     settings = Config.load(config, {"state": state, "ancestor": ancestor})
-    if not (settings.state / assemble.DATABASE).exists():
-        raise NotFound(
-            f"no records in {settings.state}: give the server's --state; if they were lost, run `sluice adopt`"
-        )
     seen, reason = limits_in_force(settings.ancestor)
-    store = assemble.open_store(settings)
-    try:
+    with records(settings) as store:
         found = lines(store, seen)
-    finally:
-        store.close()
     if as_json:
         show.as_json([as_dict(line) for line in found])
         return

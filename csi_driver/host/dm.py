@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from csi_driver.host.syscalls import Kernel
 
-__all__ = ["DeviceMapper", "Info", "Target"]
+__all__ = ["DeviceMapper", "Info", "Target", "control"]
 
 CONTROL = Path("/dev/mapper/control")
 # How long a changed table may take to show in sysfs: it is there when the ioctl returns, in every kernel seen.
@@ -210,7 +210,7 @@ class DeviceMapper:
     def _change(self, request: int, name: str, *, uuid: str = "", flags: int = 0, table: bytes = b"") -> None:
         buffer = request_buffer(name, uuid, flags, table, cookie=0 if request == DM_TABLE_LOAD else UDEV)
         try:
-            with _control() as fd:
+            with control() as fd:
                 self._kernel.ioctl(fd, request, buffer, path=name)
         except OSError as error:
             if error.errno == errno.ENXIO:
@@ -221,12 +221,13 @@ class DeviceMapper:
 
     @staticmethod
     def _ask(request: int, name: str, flags: int = 0) -> bytearray:
-        with _control() as fd:
+        with control() as fd:
             return query(fd, request, request_buffer(name, "", flags, b"", cookie=0))
 
 
 @contextlib.contextmanager
-def _control() -> Iterator[int]:
+def control() -> Iterator[int]:
+    """Open what takes all of device-mapper's ioctls. Raises OSError where the kernel has none."""
     fd = os.open(CONTROL, os.O_RDWR)
     try:
         yield fd

@@ -17,11 +17,14 @@ linux/dm-ioctl.h, version 4. Every command passes `struct dm_ioctl` (312 bytes, 
     305     7     padding
 
 then the targets: `struct dm_target_spec` (sector_start u64, length u64, status s32, next u32, type[16]: 40 bytes)
-and the parameters, NUL-terminated and padded to 8. Tables count in sectors of 512 bytes, whatever the device's own.
+and the parameters, NUL-terminated and padded to 8. Tables count in sectors of 512 bytes, whatever the device's own. A
+message is `struct dm_target_msg` (sector u64) and its text; its answer is a text. A list of devices has for each one
+`struct dm_name_list` (dev u64, next u32) and the name.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,12 +39,15 @@ if TYPE_CHECKING:
 
 HEADER = struct.Struct("=3I I I I i I I I Q 128s 129s 7x")
 TARGET = struct.Struct("=Q Q i I 16s")
+MESSAGE = struct.Struct("=Q")
+NAME = struct.Struct("=Q I")
 # A single linear target fits; more than syscalls.IOCTL_BUFFER would keep the GIL during a suspend.
 BUFFER = 1024
 NAME_LENGTH, UUID_LENGTH = 127, 128
 
 DM_READONLY_FLAG, DM_SUSPEND_FLAG, DM_STATUS_TABLE_FLAG = 1 << 0, 1 << 1, 1 << 4
 DM_BUFFER_FULL_FLAG, DM_SKIP_LOCKFS_FLAG, DM_NOFLUSH_FLAG = 1 << 8, 1 << 10, 1 << 11
+DM_DATA_OUT_FLAG = 1 << 16
 # libdevmapper.h. OTHER rules are those that announce the device to systemd and udisks.
 DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG, DM_UDEV_DISABLE_DISK_RULES_FLAG = 0x2, 0x4
 DM_UDEV_DISABLE_OTHER_RULES_FLAG, DM_UDEV_DISABLE_LIBRARY_FALLBACK, DM_UDEV_PRIMARY_SOURCE_FLAG = 0x8, 0x20, 0x40
@@ -98,13 +104,47 @@ def linear_table(below: DevNo, size_bytes: int) -> bytes:
 
 
 def request_buffer(name: str, uuid: str, flags: int, table: bytes, *, cookie: int) -> bytearray:
-    """Return a command's buffer of BUFFER bytes. Raises Invalid if a name is too long."""
+    """Return the buffer, of BUFFER bytes, of a command to a named device. Raises Invalid if a name is too long."""
     raw_name, raw_uuid = name.encode(), uuid.encode()
     if len(raw_name) > NAME_LENGTH or len(raw_uuid) > UUID_LENGTH or "/" in name or "\0" in name + uuid:
         raise Invalid(f"{name!r} ({uuid!r}) is no name for a mapped device")
     count = 1 if table else 0
     header = HEADER.pack(4, 0, 0, BUFFER, HEADER.size, count, 0, flags, cookie, 0, 0, raw_name, raw_uuid)
     return bytearray((header + table).ljust(BUFFER, b"\0"))
+
+
+def list_buffer(size: int) -> bytearray:
+    """Return the buffer with which to ask for the list of all devices."""
+    return bytearray(HEADER.pack(4, 0, 0, size, HEADER.size, 0, 0, 0, 0, 0, 0, b"", b"").ljust(size, b"\0"))
+
+
+def message_buffer(dev: DevNo, text: str, size: int) -> bytearray:
+    """Return the buffer, of so many bytes, of a message to a device by its number."""
+    number = os.makedev(dev.major, dev.minor)
+    header = HEADER.pack(4, 0, 0, size, HEADER.size, 0, 0, 0, 0, 0, number, b"", b"")
+    return bytearray((header + MESSAGE.pack(0) + text.encode() + b"\0").ljust(size, b"\0"))
+
+
+def text_of(answer: bytearray) -> str | None:
+    """Return the text that answers a message, None when the buffer is too short for it."""
+    _, _, _, size, start, _, _, flags, *_ = HEADER.unpack_from(answer)
+    if flags & DM_BUFFER_FULL_FLAG:
+        return None
+    return _text(answer[start:size]) if flags & DM_DATA_OUT_FLAG else ""
+
+
+def names_of(answer: bytearray) -> dict[str, DevNo] | None:
+    """Return the devices of a list by name, None when the buffer is too short for them."""
+    _, _, _, size, at, _, _, flags, *_ = HEADER.unpack_from(answer)
+    if flags & DM_BUFFER_FULL_FLAG:
+        return None
+    found, following = {}, 1
+    while following:
+        dev, following = NAME.unpack_from(answer, at)
+        if dev:  # 0 says that there is no device at all
+            found[_text(answer[at + NAME.size : at + following if following else size])] = block.dev_number(dev)
+        at += following
+    return found
 
 
 def info_of(answer: bytearray) -> Info:

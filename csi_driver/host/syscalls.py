@@ -5,7 +5,7 @@ Constants are named as in the kernel headers (linux/mount.h, fs.h, loop.h, dm-io
 A trap that shapes this file: CPython's fcntl.ioctl keeps the GIL while a *mutable* buffer of more than 1024 bytes is
 passed (Modules/fcntlmodule.c), and takes no bytes that are longer. A suspend that flushes for seconds would then stop
 every thread. So no caller passes more than `IOCTL_BUFFER` bytes, and `query` and `ioctl` insist on it; `ioctl_struct`
-goes by ctypes, which gives the GIL up.
+and `query_long` go by ctypes, which gives the GIL up.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ LOOP_CLR_FD, LOOP_GET_STATUS64, LOOP_SET_CAPACITY, LOOP_CONFIGURE = 0x4C01, 0x4C
 LOOP_CTL_ADD, LOOP_CTL_REMOVE, LOOP_CTL_GET_FREE = 0x4C80, 0x4C81, 0x4C82
 LO_FLAGS_READ_ONLY, LO_FLAGS_AUTOCLEAR, LO_FLAGS_PARTSCAN, LO_FLAGS_DIRECT_IO = 1, 4, 8, 16
 
-DM_VERSION, DM_DEV_CREATE, DM_DEV_REMOVE = 0xC138FD00, 0xC138FD03, 0xC138FD04
+DM_VERSION, DM_LIST_DEVICES, DM_DEV_CREATE, DM_DEV_REMOVE = 0xC138FD00, 0xC138FD02, 0xC138FD03, 0xC138FD04
 DM_DEV_SUSPEND, DM_DEV_STATUS = 0xC138FD06, 0xC138FD07
 DM_TABLE_LOAD, DM_TABLE_CLEAR, DM_TABLE_STATUS = 0xC138FD09, 0xC138FD0A, 0xC138FD0C
+DM_TARGET_MSG = 0xC138FD0E
 
 _REQUESTS = {
     value: name
@@ -151,6 +152,15 @@ class Kernel:
         """Make a changing ioctl with a structure of any length, which the kernel only reads."""
         arguments = (fd, ctypes.c_ulong(request), argument)
         return self._effect(request_name(request), path, lambda: self._checked(self._libc.ioctl(*arguments)))
+
+    def query_long(self, fd: int, request: int, buffer: bytearray) -> bytearray:
+        """Ask by an ioctl that changes nothing and has a long answer. Fill and return the buffer."""
+        there = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+        try:
+            self._checked(self._libc.ioctl(fd, ctypes.c_ulong(request), there))
+        except OSError as error:
+            raise OSError(error.errno, f"{request_name(request)}: {error.strerror}") from error
+        return buffer
 
     # files
 

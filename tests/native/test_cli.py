@@ -24,7 +24,7 @@ MIB = 1 << 20
 def run(server: Server, command: str, *words: str) -> tuple[int, str, str]:
     """Run a command with the server's own flags; return status, output and errors."""
     flags = [f"--state={server.folder / 'state'}"]
-    if command != "volumes":
+    if command not in {"volumes", "top"}:
         flags += ["--node-id=node-a", f"--pool=name=fast,backend=loop,path={server.pool},size=2Gi,ratio=40"]
     argv = [sys.executable, "-m", "csi_driver", command, *flags, *words]
     done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False)
@@ -58,8 +58,8 @@ def delete(server: Server, volume_id: str) -> None:
     server.client.controller.DeleteVolume(csi.DeleteVolumeRequest(volume_id=volume_id), timeout=20)
 
 
-def test_volumes_says_what_the_kernel_and_the_records_say(server: Server) -> None:
-    """Beside a running server: the wanted limits, the state, and where it is staged."""
+def test_volumes_and_top_say_what_the_kernel_and_the_records_say(server: Server) -> None:
+    """Beside a running server: the wanted limits, the state, and where it is staged; `top` has what is staged only."""
     volume_id = create(server, "pvc-a")
     staged = server.folder / "staged"
     staged.mkdir()
@@ -69,12 +69,16 @@ def test_volumes_says_what_the_kernel_and_the_records_say(server: Server) -> Non
     server.client.node.NodeStageVolume(request, timeout=20)
 
     (shown,) = listed(server, "volumes")
+    (busy,) = listed(server, "top", "--every=0.2")
     server.client.node.NodeUnstageVolume(
         csi.NodeUnstageVolumeRequest(volume_id=volume_id, staging_target_path=str(staged)), timeout=20
     )
     (after,) = listed(server, "volumes")
+    idle = listed(server, "top", "--every=0.2")
     delete(server, volume_id)
 
+    assert (busy["id"], busy["claim"], busy["tier"], busy["throttled"]) == (volume_id, "model", "inference", False)
+    assert idle == []
     assert (shown["id"], shown["claim"], shown["tier"]) == (volume_id, "model", "inference")
     assert (shown["state"], shown["staged"]) == ("staged", str(staged))
     assert shown["wanted"]["riops"] == 1000

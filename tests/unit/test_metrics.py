@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 from csi_driver.agent.trimming import Trimming
 from csi_driver.errors import Invalid, Unready
 from csi_driver.ids import new_id
+from csi_driver.measuring import Measuring
 from csi_driver.metrics import Metrics
 from csi_driver.records import Offer, Volume, VolumeSpec
 from csi_driver.store.sqlite import SqliteStore
@@ -92,7 +93,7 @@ def test_a_scrape_shows_how_full_pools_are_and_what_trims_gave(tmp_path: Path, m
     trimming = Trimming(world.store, side.pools, side.staging._stack, side.staging._kernel, side.locks, every=0.0)
     trimming.trimmed["fast"], trimming.last["fast"] = 4096, 1.5e9
     metrics = Metrics()
-    metrics.watch(side.pools, trimming)
+    metrics.watch(side.pools, trimming, Measuring(None, Off()), world.store)
     shown = generate_latest(metrics.registry).decode().splitlines()
     monkeypatch.setattr(side.pool().backend, "_open", False)
     away = generate_latest(metrics.registry).decode()
