@@ -40,7 +40,8 @@ from csi_driver.pools import ServedPool, ServedPools
 from csi_driver.records import Pool, PoolSpec
 from csi_driver.stack import Stack
 from csi_driver.store.sqlite import SqliteStore
-from qos.cgroup import HelperCgroup, find_ancestor
+from qos.ancestor import find_ancestor
+from qos.cgroup import HelperCgroup
 from qos.enforce import Enforcer, Off
 from qos.errors import Unenforceable
 from qos.late import Late

@@ -6,15 +6,18 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Final, Protocol
 
+from qos.cgroup import RootCgroup
 from qos.errors import DeviceGone, Unenforceable
 from qos.limits import UNLIMITED, DevNo, Limits
 from qos.plan import plan
+from qos.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from qos.cgroup import Cgroup, HelperCgroup
     from qos.plan import Write
+    from qos.shares import Held
 
 PERIOD: Final = 5.0  # seconds: what a volume may run unlimited after somebody took its limit away
 _STOP_SECONDS: Final = 10.0
@@ -44,6 +47,12 @@ class Enforcement(Protocol):
     def forget(self, dev: DevNo) -> None:
         """Stop caring for a device, without a write."""
 
+    def hold(self, name: str, held: Held) -> None:
+        """Keep the floor of a volume in use, instead of what it had. Raises Unenforceable."""
+
+    def release(self, name: str) -> None:
+        """Forget a volume's floor."""
+
     def wanted(self) -> Mapping[DevNo, Limits]:
         """Return the limits that are held, by device."""
 
@@ -70,11 +79,13 @@ class Enforcer:
         period: float = PERIOD,
         log: Callable[..., None] | None = None,
         helper: HelperCgroup | None = None,
+        root: RootCgroup | None = None,
     ) -> None:
         """Take the ancestor, the seconds between looks, and where one-line warnings go (default: logger `qos`)."""
         self._ancestor = ancestor
         self._period = period
         self._log = log or logging.getLogger("qos").warning
+        self._shares = Shares(ancestor, root or RootCgroup(), self._log)
         self._helper = helper
         # Held over a whole pass (look, plan, write), not only over the table: a plan made before an `apply` must not
         # be carried out after it.
@@ -115,6 +126,16 @@ class Enforcer:
         with self._lock:
             self._wanted.pop(dev, None)
 
+    def hold(self, name: str, held: Held) -> None:
+        """Keep the floor of a volume in use, instead of what it had. Raises Unenforceable, and then keeps that."""
+        with self._lock:
+            self._shares.hold(name, held)
+
+    def release(self, name: str) -> None:
+        """Forget a volume's floor; its pods' weights are put right by the next look."""
+        with self._lock:
+            self._shares.release(name)
+
     def wanted(self) -> Mapping[DevNo, Limits]:
         """Return a copy of the limits that are held, by device."""
         with self._lock:
@@ -137,7 +158,7 @@ class Enforcer:
             except Unenforceable as error:
                 self._fail(f"limits are not enforced on {len(self._wanted)} devices: {error}")
                 return 0
-            repaired = sum(self._repair(write) for write in writes)
+            repaired = sum(self._repair(write) for write in writes) + self._keep_shares()
             self.drift_repaired += repaired
             return repaired
 
@@ -168,6 +189,14 @@ class Enforcer:
         if not self._ancestor.has_io():
             self._log(f"io is missing from {self._ancestor}, and all limits with it: enabling it again")
             self._ancestor.repair()
+
+    def _keep_shares(self) -> int:
+        """Keep the floors of volumes, and return how many lines somebody had changed."""
+        try:
+            return self._shares.keep()
+        except Unenforceable as error:
+            self._fail(f"floors are not enforced: {error}")
+            return 0
 
     def _repair(self, write: Write) -> bool:
         """Carry out one write of a plan, and return whether the kernel took it."""
@@ -205,6 +234,12 @@ class Off:
         """Do nothing."""
 
     def forget(self, dev: DevNo) -> None:
+        """Do nothing."""
+
+    def hold(self, name: str, held: Held) -> None:
+        """Do nothing."""
+
+    def release(self, name: str) -> None:
         """Do nothing."""
 
     def wanted(self) -> Mapping[DevNo, Limits]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from qos.enforce import Enforcement
+    from qos.shares import Held
 
 
 class Late:
@@ -62,6 +63,16 @@ class Late:
     def forget(self, dev: DevNo) -> None:
         """Stop caring for a device, without a write."""
         self._found.forget(dev)
+
+    def hold(self, name: str, held: Held) -> None:
+        """Keep the floor of a volume in use. Raises Unenforceable."""
+        if not self._look():
+            raise Unenforceable(self._reason)
+        self._found.hold(name, held)
+
+    def release(self, name: str) -> None:
+        """Forget a volume's floor."""
+        self._found.release(name)
 
     def wanted(self) -> Mapping[DevNo, Limits]:
         """Return the limits that are held, by device."""

@@ -17,7 +17,8 @@ from csi_driver.errors import NotFound, StorageError
 from csi_driver.host import block
 from csi_driver.records import Pool, Volume
 from csi_driver.states import state_of
-from qos.cgroup import MOUNTPOINT, Cgroup, Init, above_pods
+from qos.ancestor import Init, above_pods
+from qos.cgroup import MOUNTPOINT, Cgroup
 from qos.errors import Unenforceable
 from qos.limits import UNLIMITED
 
