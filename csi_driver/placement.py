@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from csi_driver.disks import lacking
 from csi_driver.errors import NoSpace, quoted
 from csi_driver.guard import Level
+from qos.iocost import NO_FLOOR, Floor
 from qos.quantity import format_bytes
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ class Wish:
     """Say where a volume may go. Empty means anywhere; `preferred` nodes come first, in their order."""
 
     size: int = 0
+    floor: Floor = NO_FLOOR
     pool_name: str = ""
     pool_id: str = ""
     nodes: frozenset[str] = frozenset()
@@ -52,7 +55,7 @@ def order(pools: Sequence[Pool], wish: Wish) -> list[Pool]:
         said = "; ".join(f"{pool.spec.name} on {pool.spec.node}: {reasons[pool.id]}" for pool in pools)
         raise NoSpace(f"no pool for {format_bytes(wish.size)}: {said or 'there is none yet; start a node with --pool'}")
     rank = {node: place for place, node in enumerate(wish.preferred)}
-    roomy = [pool for pool in suiting if pool.status.left >= wish.size]
+    roomy = [pool for pool in suiting if pool.status.left >= wish.size and not lacking(pool.status.disks, wish.floor)]
     if roomy:
         return sorted(roomy, key=lambda pool: (rank.get(pool.spec.node, len(rank)), -pool.status.left, pool.id))
     return sorted(suiting, key=lambda pool: -pool.status.left)[:ASKED_WHEN_FULL]

@@ -50,6 +50,9 @@ class Enforcement(Protocol):
     def hold(self, name: str, held: Held) -> None:
         """Keep the floor of a volume in use, instead of what it had. Raises Unenforceable."""
 
+    def use(self, name: str, users: frozenset[str]) -> None:
+        """Give the floor of a volume, where it has one, to those who use it now. Raises Unenforceable."""
+
     def release(self, name: str) -> None:
         """Forget a volume's floor."""
 
@@ -130,6 +133,11 @@ class Enforcer:
         """Keep the floor of a volume in use, instead of what it had. Raises Unenforceable, and then keeps that."""
         with self._lock:
             self._shares.hold(name, held)
+
+    def use(self, name: str, users: frozenset[str]) -> None:
+        """Give the floor of a volume, where it has one, to those who use it now. Raises Unenforceable."""
+        with self._lock:
+            self._shares.use(name, users)
 
     def release(self, name: str) -> None:
         """Forget a volume's floor; its pods' weights are put right by the next look."""
@@ -237,6 +245,9 @@ class Off:
         """Do nothing."""
 
     def hold(self, name: str, held: Held) -> None:
+        """Do nothing."""
+
+    def use(self, name: str, users: frozenset[str]) -> None:
         """Do nothing."""
 
     def release(self, name: str) -> None:

@@ -59,6 +59,9 @@ class Floor:
         return " and ".join([*words, *([f"{self.bps} bytes/s"] if self.bps else [])]) or "none"
 
 
+NO_FLOOR: Final = Floor()
+
+
 @dataclass(frozen=True, slots=True)
 class Speed:
     """Hold what a disk does in one direction: I/Os a second of 4 KiB at random and in order, and of larger sizes.

@@ -70,6 +70,10 @@ class Late:
             raise Unenforceable(self._reason)
         self._found.hold(name, held)
 
+    def use(self, name: str, users: frozenset[str]) -> None:
+        """Give the floor of a volume, where it has one, to those who use it now."""
+        self._found.use(name, users)
+
     def release(self, name: str) -> None:
         """Forget a volume's floor."""
         self._found.release(name)

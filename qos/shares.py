@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -64,6 +65,12 @@ class Shares:
             if had is not None:
                 self._held[name] = had
             raise
+
+    def use(self, name: str, users: frozenset[str]) -> None:
+        """Give the floor of a volume, where it has one, to those who use it now. Raises Unenforceable."""
+        held = self._held.get(name)
+        if held is not None and held.users != users:
+            self.hold(name, dataclasses.replace(held, users=users))
 
     def release(self, name: str) -> None:
         """Forget a volume's floor. What that changes is written when all are kept next."""

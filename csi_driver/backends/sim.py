@@ -49,6 +49,7 @@ class SimPool:
     marker: str = ""
     images: dict[str, SimImage] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
+    disks: tuple[Disk, ...] = ()
     lock: threading.RLock = field(default_factory=threading.RLock)
     next_minor: int = 0
 
@@ -60,6 +61,7 @@ class SimBackend:
     clones = True
     amends_at_once = True
     cuts_are_whole = False
+    splits_at = 0
 
     def __init__(self, pool: SimPool) -> None:
         self._pool = pool
@@ -101,8 +103,8 @@ class SimBackend:
             return Fill(pool.total, used + pool.others, pool.metadata_total, pool.metadata_used)
 
     def disks(self) -> tuple[Disk, ...]:
-        """Return no disk: there is none."""
-        return ()
+        """Return the disks that are said to be below."""
+        return self._pool.disks
 
     def create(self, passport: Passport, size: int) -> bool:
         """Make a volume of zeros. False: it was there."""

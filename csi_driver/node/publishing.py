@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from csi_driver.host.block import Device
     from csi_driver.host.mounts import Mount, Mounts
     from csi_driver.host.syscalls import Kernel
+    from csi_driver.limiting import Limiting
     from csi_driver.locks import Locks
     from csi_driver.node.staged import Staged
     from csi_driver.node.uses import Use
@@ -32,11 +33,14 @@ TARGET = "target_path"
 class Publishing:
     """Bind staged volumes to target paths."""
 
-    def __init__(self, staged: Staged, stack: Stack, mounts: Mounts, kernel: Kernel, locks: Locks) -> None:
+    def __init__(
+        self, staged: Staged, stack: Stack, mounts: Mounts, kernel: Kernel, limiting: Limiting, locks: Locks
+    ) -> None:
         self._staged = staged
         self._stack = stack
         self._mounts = mounts
         self._kernel = kernel
+        self._limiting = limiting
         self._locks = locks
 
     def publish(self, volume_id: str, staging: Path, target: Path, use: Use) -> None:
@@ -56,6 +60,7 @@ class Publishing:
             if published and not use.shared:
                 where = published[0].target
                 raise InUse(f"volume {volume_id} is published at {where}, and its access mode allows one path only")
+            self._limiting.use(volume_id, self._stack.users(device, target))
             self._bind(device.path if use.block else staging, target, use)
 
     def unpublish(self, volume_id: str, target: Path, deadline: Deadline) -> None:
