@@ -108,8 +108,10 @@ class DiskLedger:
             return self._disks(pool_id)
 
     def costs(self, pool_id: str) -> dict[DevNo, Cost]:
-        """Return what I/O costs on those of a pool's disks that are known."""
-        return {DevNo.parse(disk.device): disk.cost for disk in self.disks(pool_id) if disk.cost is not None}
+        """Return what I/O costs on a pool's disks, nothing where nobody knows that of each of them."""
+        disks = self.disks(pool_id)
+        costs = {DevNo.parse(disk.device): disk.cost for disk in disks if disk.cost is not None}
+        return costs if len(costs) == len(disks) else {}
 
     def _disks(self, pool_id: str, without: str = "") -> tuple[Disk, ...]:
         return tuple(self._figures(disk, without) for disk in self._pools.get(pool_id, ()))

@@ -55,7 +55,7 @@ class Limiting:
             return None
 
     def hold(self, record: Volume, costs: Mapping[DevNo, Cost], users: Callable[[], frozenset[str]]) -> None:
-        """Keep a volume's floor on the disks below it, for those who use it; they are asked for where it has one.
+        """Keep a volume's floor on all disks below it, for those who use it; they are asked for where it has one.
 
         Raises Unready for a tier that must not run without.
         """

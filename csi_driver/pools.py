@@ -145,7 +145,7 @@ class ServedPool:
         self.floors.admit(record.id, self.id, record.spec.qos.floor, lambda: None)
 
     def costs(self) -> dict[DevNo, Cost]:
-        """Return what I/O costs on the pool's disks."""
+        """Return what I/O costs on the pool's disks, nothing where nobody knows that of each of them."""
         return self.floors.costs(self.id)
 
     def settle(self, record_id: str, size: int, floor: Floor = NO_FLOOR) -> None:

@@ -54,6 +54,11 @@ class Shares:
 
     def hold(self, name: str, held: Held) -> None:
         """Keep a volume's floor from now on, instead of what it had. Raises Unenforceable; then it has what it had."""
+        if not held.disks:
+            raise Unenforceable(
+                f"the floor of {name}, {held.floor}: nobody knows what the disks below it can do any more; write "
+                "[disks.NAME] into the server's configuration again"
+            )
         had, costs = self._held.get(name), dict(self._costs)
         self._held[name] = held
         self._costs |= held.disks

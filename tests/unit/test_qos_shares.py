@@ -208,6 +208,30 @@ def test_a_refusal_names_what_to_do_and_leaves_what_was_held(kernel: Kernel, enf
     assert enforcer.failures == 0
 
 
+def test_a_floor_on_disks_that_nobody_knows_any_more_is_refused(enforcer: Enforcer) -> None:
+    """It was promised, and then their owner took the figures out of the configuration."""
+    with pytest.raises(
+        Unenforceable, match="the floor of volume, 450 IOPS: nobody knows what the disks below it can do"
+    ):
+        enforcer.hold("volume", Held(Floor(iops=450), {}, frozenset({UID})))
+
+
+def test_a_floor_follows_its_volume_to_another_pod(kernel: Kernel, enforcer: Enforcer) -> None:
+    """A volume that has none is nobody's business, and neither is a publish that is asked for again."""
+    other = kernel.burstable / "kubepods-burstable-podffff.slice"
+    kernel.add(other)
+    enforcer.hold("volume", Held(Floor(iops=450), {DISK: COST}))
+    enforcer.use("volume", frozenset({UID}))
+    assert 0.5 <= attained(kernel) < 0.501
+    enforcer.use("volume", frozenset({"ffff"}))
+    kernel.writes.clear()
+    enforcer.use("volume", frozenset({"ffff"}))
+    enforcer.use("none", frozenset({UID}))
+
+    assert kernel.weight(other) > kernel.weight(kernel.pod)
+    assert kernel.writes == []
+
+
 def test_without_floors_nothing_is_written(kernel: Kernel, enforcer: Enforcer) -> None:
     """Nobody's disk is changed for limits alone."""
     enforcer.reconcile()
