@@ -36,6 +36,7 @@ from csi_driver.node.staging import Staging
 from csi_driver.pools import ServedPool, ServedPools
 from csi_driver.records import Pool, PoolSpec
 from csi_driver.store.base import Stale
+from qos.cgroup import RootCgroup
 from qos.enforce import Enforcer
 from qos.tiers import load
 from tests.fakes.host import FakeCgroup, FakeDeadMan, FakeKernel, FakeMapper, FakeStack
@@ -124,7 +125,8 @@ def agent_side(
     spec = PoolSpec("fast", node, "sim", f"/{node}", 0, ratio)
     served = ServedPool(record_id, spec, backend or FakeBackend(machine, life), floors=DiskLedger(machine.known))
     pools = ServedPools({record_id: served})
-    enforcer = Enforcer(FakeCgroup(machine, life))
+    # A kernel without io.cost: no floor can be kept here.
+    enforcer = Enforcer(FakeCgroup(machine, life), root=RootCgroup(machine.folder / "cgroup"))
     limiting = Limiting(enforcer)
     maker = Maker(kept, stack, limiting, locks)
     grouper = Grouper(kept, stack, locks, maker)

@@ -9,8 +9,9 @@ import pytest
 
 from csi_driver.controller.requests import SizeRange
 from csi_driver.deadline import wait_for
-from csi_driver.errors import Invalid, NoSpace
+from csi_driver.errors import Invalid, NoSpace, Unready
 from csi_driver.host.block import Disk
+from csi_driver.node.uses import Use
 from csi_driver.records import GIB, Source, Volume
 from qos.iocost import NO_FLOOR, PROMISABLE, Floor, Measured, Speed
 from qos.limits import DevNo
@@ -19,6 +20,7 @@ from tests.fakes.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from csi_driver.store.base import Store
 
@@ -138,6 +140,24 @@ def test_an_agent_that_starts_again_has_promised_what_it_had(world: World) -> No
     assert promised(world, "n1") == 500_000
     with pytest.raises(NoSpace):
         world.controller.volumes.create(ask("b", parameters={"minIOPS": "300"}, nodes=ids), soon())
+
+
+def test_a_volume_whose_floor_cant_be_kept_is_not_staged_and_nothing_is_left(world: World, tmp_path: Path) -> None:
+    """The kernel here has no io.cost. Without its floor it is staged, and is not given one while it is in use."""
+    ids = frozenset({"n1"})
+    volume = world.controller.volumes.create(ask("a", parameters={"minIOPS": "450"}, nodes=ids), soon())
+    side = world.agents["n1"]
+    with pytest.raises(Unready, match=r"must not run without its floor: read .*io\.cost\.model.*use another one"):
+        side.staging.stage(volume.id, tmp_path, Use(fs_type="ext4"), soon())
+    machine = world.machines["n1"]
+    left = (dict(machine.mapped), list(machine.mounts), side.enforcer.wanted())
+    world.controller.volumes.modify(volume.id, {"minIOPS": "none"}, soon())
+    side.staging.stage(volume.id, tmp_path, Use(fs_type="ext4"), soon())
+    with pytest.raises(Unready, match="must not run without its floor"):
+        world.controller.volumes.modify(volume.id, {"minIOPS": "90"}, soon())
+
+    assert left == ({}, [], {})
+    assert promised(world, "n1") == 100_000
 
 
 def test_thirty_two_callers_are_never_promised_more_than_a_disk_can_give(world: World) -> None:
