@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
+from csi_driver.agent.agent import settle
 from csi_driver.controller.requests import SizeRange
 from csi_driver.deadline import wait_for
 from csi_driver.errors import Invalid, NoSpace, Unready
@@ -140,6 +142,36 @@ def test_an_agent_that_starts_again_has_promised_what_it_had(world: World) -> No
     assert promised(world, "n1") == 500_000
     with pytest.raises(NoSpace):
         world.controller.volumes.create(ask("b", parameters={"minIOPS": "300"}, nodes=ids), soon())
+
+
+def test_a_record_stands_in_the_ledger_with_its_floor_before_anybody_works_on_it(world: World) -> None:
+    """By its history alone, as at a start; what it merely wants does not count."""
+    volume = world.controller.volumes.create(ask("a", parameters={"minIOPS": "450"}, nodes=frozenset({"n1"})), soon())
+    world.settle()
+    record = kept(world, volume.id)
+    wanting = record.with_spec(qos=dataclasses.replace(record.spec.qos, floor=Floor(iops=9)))
+    (pool,) = world.agents["n1"].pools
+    pool.settle(record.id, 0)
+    nothing = promised(world, "n1")
+    settle(wanting, pool)
+
+    assert (nothing, promised(world, "n1")) == (0, 500_000)
+
+
+def test_no_limit_of_a_wish_is_set_whose_floor_is_refused(world: World, tmp_path: Path) -> None:
+    """Even where no controller takes the wish back."""
+    volume = world.controller.volumes.create(ask("a", parameters={"readIOPS": "700"}, nodes=frozenset({"n1"})), soon())
+    side, machine = world.agents["n1"], world.machines["n1"]
+    side.staging.stage(volume.id, tmp_path, Use(fs_type="ext4"), soon())
+    before = dict(machine.limits)
+    record = kept(world, volume.id)
+    limits = dataclasses.replace(record.spec.qos.limits, riops=5000)
+    wish = record.with_spec(qos=dataclasses.replace(record.spec.qos, limits=limits, floor=Floor(iops=2000)))
+    world.store.put_spec(wish)
+    wait_for("it is refused", lambda: kept(world, volume.id).status.seen.error is not None, soon())
+
+    assert [one.riops for one in before.values()] == [700]
+    assert machine.limits == before
 
 
 def test_a_volume_whose_floor_cant_be_kept_is_not_staged_and_nothing_is_left(world: World, tmp_path: Path) -> None:
