@@ -14,6 +14,7 @@ from csi_driver.host.freeze import Still
 from csi_driver.host.refusals import as_unready
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from csi_driver.backends.base import Backend, Frozen
@@ -115,14 +116,9 @@ class Stack:
         found = self._mounts.of(device.dev, folder)
         return tuple(mount for mount in found if mount.dev == device.dev or mount.root == f"/{device.path.name}")
 
-    def users(self, device: Device, *more: Path) -> frozenset[str]:
-        """Return who has the device, by the paths where it is shown, and by those where it is going to be.
-
-        The kubelet has a pod's uid in them: pods/UID/volumes/..., or publish/NAME/UID for a raw device. On a machine
-        without, who publishes below a folder pods/NAME says so that NAME is the workload's cgroup.
-        """
-        targets = (*(mount.target for mount in self.mounts(device)), *more)
-        return frozenset(user for target in targets if (user := _user_at(target.parts)))
+    def users(self, device: Device) -> frozenset[str]:
+        """Return who has the device, by the paths where it is shown."""
+        return users_at(mount.target for mount in self.mounts(device))
 
     def check_copies(self, fs_type: str) -> None:
         """Raise Unsupported where the kernel can't mount a file system of this type and its copy at once."""
@@ -159,6 +155,15 @@ class Stack:
             f"volume {record_id} is in use as a raw device, which can't be held still together with others without "
             "device-mapper: load dm_mod, or unstage it first"
         )
+
+
+def users_at(targets: Iterable[Path]) -> frozenset[str]:
+    """Return who has a volume that is shown at these paths.
+
+    The kubelet has a pod's uid in them: pods/UID/volumes/..., or publish/NAME/UID for a raw device. On a machine
+    without, who publishes below a folder pods/NAME says so that NAME is the workload's cgroup.
+    """
+    return frozenset(user for target in targets if (user := _user_at(target.parts)))
 
 
 def _user_at(parts: tuple[str, ...]) -> str:

@@ -12,6 +12,7 @@ from csi_driver.errors import Conflict, InUse, Invalid, NotFound, NotStaged, Unr
 from csi_driver.host.refusals import as_unready
 from csi_driver.node.uses import known_id, place
 from csi_driver.parameters import check_mount_options
+from csi_driver.stack import users_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +61,7 @@ class Publishing:
             if published and not use.shared:
                 where = published[0].target
                 raise InUse(f"volume {volume_id} is published at {where}, and its access mode allows one path only")
-            self._limiting.use(volume_id, self._stack.users(device, target))
+            self._limiting.use(volume_id, users_at([target, *(mount.target for mount in mounts)]))
             self._bind(device.path if use.block else staging, target, use)
 
     def unpublish(self, volume_id: str, target: Path, deadline: Deadline) -> None:

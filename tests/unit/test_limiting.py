@@ -10,7 +10,7 @@ import pytest
 from csi_driver.errors import Unready
 from csi_driver.limiting import Limiting
 from csi_driver.records import History, Qos, Status, Volume, VolumeSpec
-from csi_driver.stack import _user_at
+from csi_driver.stack import users_at
 from qos.enforce import Off
 from qos.errors import Unenforceable
 from qos.iocost import NO_FLOOR, Cost, Floor, Measured, Speed
@@ -88,4 +88,4 @@ def test_only_a_tier_that_may_goes_without_its_floor() -> None:
 )
 def test_a_path_of_the_kubelets_says_whose_it_is(target: str, user: str) -> None:
     """Its own staging path is nobody's."""
-    assert _user_at(Path(target).parts) == user
+    assert users_at([Path(target)]) == ({user} if user else set())
