@@ -71,16 +71,26 @@ def _others(count: int) -> int:
 
 
 def _pods(ancestor: Group, shares: Mapping[Path, int], pods_have: float) -> dict[Path, int]:
-    """Return the pods' weights, which add up to the most that a branch above them can have."""
+    """Return the pods' weights, which add up to no more than a branch above them can have, empty ones' least included.
+
+    A share is a part of that most, so that it is attained whatever the sum comes to.
+    """
     pods = [pod.path for pod in ancestor.pods()]
     wanted = {path: shares[path] / WHOLE / pods_have for path in pods if shares.get(path)}
     rest = len(pods) - len(wanted)
+    most = MOST - LEAST * _empty(ancestor)
     # One for each pod: of its rounding up, or of the least that it must have.
-    room = MOST - len(pods)
+    room = most - len(pods)
     shrunk = min(1.0, room / (MOST * sum(wanted.values()))) if wanted else 1.0
     given = {path: max(LEAST, int(MOST * part * shrunk) + 1) for path, part in wanted.items()}
-    each = max(LEAST, (MOST - sum(given.values())) // rest) if rest else 0
+    each = max(LEAST, (most - sum(given.values())) // rest) if rest else 0
     return {path: min(MOST, given.get(path, each)) for path in pods}
+
+
+def _empty(branch: Group) -> int:
+    """Return how many branches below hold no pod."""
+    inner = [child for child in branch.children if child.branch]
+    return sum(_empty(child) + (next(child.pods(), None) is None) for child in inner)
 
 
 def _below(branch: Group, pods: Mapping[Path, int]) -> dict[Path, int]:

@@ -108,6 +108,15 @@ def trees(draw: st.DrawFn) -> tuple[Group, dict[Path, int]]:
     return branch(PODS, *inner, *map(Group, slices[PODS])), promised
 
 
+def test_slices_without_a_pod_take_nothing_from_the_smallest_floor() -> None:
+    """Their least counts too, if they count: a weight of one among 10,000 is all that this floor has."""
+    pods = [PODS / "a", PODS / "b"]
+
+    found = weights(ABOVE, branch(PODS, branch(BURSTABLE), branch(BEST_EFFORT), *map(Group, pods)), {pods[0]: 90})
+
+    assert attained(pods[0], found) >= 90 / WHOLE
+
+
 @given(trees(), st.integers(0, 9))
 def test_every_floor_is_attained_and_every_weight_is_one_that_the_kernel_takes(
     found: tuple[Group, dict[Path, int]], beside: int

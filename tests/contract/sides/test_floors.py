@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 speed = Speed.rated(1000, 50 << 20)
 KNOWN = {"S1": Measured(speed, speed)}
+DISK = Disk(DevNo(8, 0), "sda", "S1", "", 1 << 40, rotational=False)
 
 
 @pytest.fixture
 def world(store: Store) -> Iterator[World]:
-    disk = Disk(DevNo(8, 0), "sda", "S1", "", 1 << 40, rotational=False)
-    made = World(store, ("n1", "n2"), total=100 * GIB, disk=disk, known=KNOWN)
+    made = World(store, ("n1", "n2"), total=100 * GIB, disk=DISK, known=KNOWN)
     yield made
     made.close()
 
