@@ -32,6 +32,11 @@ class Disk:
         """Return what the disk is called in the configuration: its serial number, which lasts, else its name."""
         return self.serial or self.name
 
+    @property
+    def free(self) -> int:
+        """Return how many millionths can still be promised."""
+        return max(0, PROMISABLE - self.promised)
+
     def with_promised(self, cost: Cost | None, promised: int) -> Disk:
         """Return the same disk with other figures."""
         return dataclasses.replace(self, cost=cost, promised=promised)
@@ -54,14 +59,18 @@ def _lacking(disk: Disk, floor: Floor) -> str:
             "writeIOPS, readBPS and writeBPS into the server's configuration"
         )
     share = disk.cost.share(floor)
-    free = max(0, PROMISABLE - disk.promised)
-    if share <= free:
+    if share <= disk.free:
         return ""
     return (
-        f"a floor of {floor} takes {_percent(share)} of disk {disk.key}, of which {_percent(disk.promised)} is "
-        f"promised and {_percent(free)} free ({_percent(PROMISABLE)} can be promised of {RATE} % of its "
-        f"{disk.cost.iops} IOPS): ask for at most {int(disk.cost.iops_of(free))} IOPS, or another pool"
+        f"a floor of {floor} takes {_percent(share)} of disk {disk.key}, of which {promised(disk, disk.cost)}: ask for "
+        f"at most {int(disk.cost.iops_of(disk.free))} IOPS, or another pool"
     )
+
+
+def promised(disk: Disk, cost: Cost) -> str:
+    """Return what floors have of a disk on which I/O costs so much, and what is free, for people."""
+    most = f"{_percent(PROMISABLE)} can be promised of {RATE} % of its {cost.iops} IOPS"
+    return f"{_percent(disk.promised)} is promised and {_percent(disk.free)} free ({most})"
 
 
 def _percent(share: int) -> str:

@@ -157,6 +157,8 @@ def as_dict(line: Line) -> dict[str, object]:
         "overrides": dict(volume.spec.qos.overrides),
         "wanted": dataclasses.asdict(volume.spec.qos.limits),
         "applied": dataclasses.asdict(line.applied) if line.applied else None,
+        "floor": dataclasses.asdict(volume.spec.qos.floor),
+        "floorPromised": dataclasses.asdict(volume.status.history.floor),
         "appliedFrom": line.source,
         "state": line.state,
         "staged": line.staged,
