@@ -79,6 +79,7 @@ def test_a_floor_is_met_whatever_another_pod_writes_and_outlives_the_driver(serv
     root = RootCgroup()
     with Pod("inference") as pod, Pod("training") as other:
         loads = [pod.fio(SMALL, inference.file), other.fio(LARGE_WRITES, training.file)]
+        wait_for("it writes", lambda: gauge.count(training.number, "wbps", other.path) > FILLED, Deadline(60.0))
         unprotected = rate(inference, pod)
         nothing = root.read_qos()
         inference.modify(minIOPS=str(FLOOR))
@@ -99,7 +100,9 @@ def test_a_floor_is_met_whatever_another_pod_writes_and_outlives_the_driver(serv
             )
         wait_for("the third is forgotten", lambda: weight(disk, pod) + weight(disk, other) == MOST, Deadline(15.0))
         server.stop()
-        assert rate(inference, pod) >= 0.99 * FLOOR
+        alone = rate(inference, pod)
+        print(f"floor {FLOOR}: without a driver {alone:.1f} a second")  # noqa: T201
+        assert alone >= 0.99 * FLOOR
         server.start()
         assert root.read_qos() == {disk: Qos(HALF_PERIOD_US)}
         for load in loads:
