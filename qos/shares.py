@@ -12,7 +12,7 @@ from qos.iocost import Qos
 from qos.weights import Group, Level, weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from qos.cgroup import RootCgroup
@@ -49,6 +49,7 @@ class Shares:
         self._log = log
         self._held: dict[str, Held] = {}
         self._costs: dict[DevNo, Cost] = {}
+        self._missed: dict[str, frozenset[str]] = {}
         self._told: dict[DevNo, tuple[Cost, Qos]] = {}
         self._written: dict[tuple[Path, DevNo], int] = {}
 
@@ -90,6 +91,7 @@ class Shares:
             return 0
         drift = sum(self._keep_cost(self._root.read_models(), self._root.read_qos()))
         tree, above = self._tree(), self._above()
+        self._say_missing([pod.path.name for pod in tree.pods()])
         return drift + sum(self._weigh(disk, weights(above, tree, self._shares(disk, tree))) for disk in self._costs)
 
     def _keep_cost(self, models: Mapping[DevNo, Model], rates: Mapping[DevNo, Qos]) -> Iterator[bool]:
@@ -152,6 +154,21 @@ class Shares:
                 for path in users:
                     found[path] = found.get(path, 0) + self._costs[disk].share(held.floor) // len(users)
         return found
+
+    def _say_missing(self, pods: Sequence[str]) -> None:
+        """Say once of each floor that those who use its volume are nowhere to be found: it protects nobody then."""
+        missed = {
+            name: users
+            for name, held in self._held.items()
+            if (users := frozenset(user for user in held.users if not any(_is_of(pod, user) for pod in pods)))
+        }
+        for name, users in missed.items():
+            if self._missed.get(name) != users:
+                self._log(
+                    f"the floor of {name} is given to nobody: no cgroup of {', '.join(sorted(users))} is right below "
+                    f"{self._ancestor} or a QoS slice there; run the workload in one of that name"
+                )
+        self._missed = missed
 
     def _weigh(self, disk: DevNo, wanted: Mapping[Path, int]) -> int:
         """Write the weights that differ, and return how many of them were as wanted before."""

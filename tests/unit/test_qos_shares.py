@@ -232,6 +232,20 @@ def test_a_floor_follows_its_volume_to_another_pod(kernel: Kernel, enforcer: Enf
     assert kernel.writes == []
 
 
+def test_a_floor_whose_pod_is_nowhere_is_said_once_until_it_is_there(
+    kernel: Kernel, enforcer: Enforcer, said: list[str]
+) -> None:
+    """A workload in another cgroup than its volume's path says would have no floor, in silence."""
+    enforcer.hold("volume", Held(Floor(iops=450), {DISK: COST}, frozenset({"late"})))
+    enforcer.reconcile()
+    assert [line.split(":")[0] for line in said] == ["the floor of volume is given to nobody"]
+    kernel.add(kernel.ancestor / "late")
+    enforcer.reconcile()
+
+    assert len(said) == 1
+    assert kernel.weight(kernel.ancestor / "late") > kernel.weight(kernel.pod)
+
+
 def test_without_floors_nothing_is_written(kernel: Kernel, enforcer: Enforcer) -> None:
     """Nobody's disk is changed for limits alone."""
     enforcer.reconcile()
