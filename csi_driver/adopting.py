@@ -158,6 +158,8 @@ def _record(
     elif passport.parent:
         notes.append(f"made from {passport.parent}, which is gone")
     spec = dataclasses.replace(spec, offer=offer, source=source)
+    # It had been promised; what a disk can't give any more shows in its ledger.
+    history = dataclasses.replace(history, floor=spec.qos.floor)
     return Volume(found.id, spec, Status(history)), "; ".join([*notes, *said])
 
 

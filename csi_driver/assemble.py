@@ -31,6 +31,7 @@ from csi_driver.host.mounts import Mounts
 from csi_driver.host.run import Runner
 from csi_driver.host.syscalls import Kernel
 from csi_driver.ids import new_id
+from csi_driver.ledger import DiskLedger
 from csi_driver.limiting import Limiting
 from csi_driver.locks import Locks
 from csi_driver.measuring import Measuring
@@ -42,7 +43,8 @@ from csi_driver.pools import ServedPool, ServedPools
 from csi_driver.records import Pool, PoolSpec
 from csi_driver.stack import Stack
 from csi_driver.store.sqlite import SqliteStore
-from qos.cgroup import HelperCgroup, find_ancestor
+from qos.ancestor import find_ancestor
+from qos.cgroup import HelperCgroup
 from qos.enforce import Enforcer, Off
 from qos.errors import Unenforceable
 from qos.late import Late
@@ -166,7 +168,7 @@ class AgentSide:
             limiting,
             locks,
         )
-        self.publishing = Publishing(staged, stack, machine.mounts, machine.kernel, locks)
+        self.publishing = Publishing(staged, stack, machine.mounts, machine.kernel, limiting, locks)
         self.growing = Growing(staged, machine.filesystems, limiting, locks)
 
 
@@ -183,7 +185,8 @@ class ControllerSide:
 
 def served_pools(config: Config, machine: Machine) -> ServedPools:
     """Return this node's pools, not opened yet."""
-    return ServedPools({pool.id: pool for pool in (_served(config, pool, machine) for pool in config.pools)})
+    floors = DiskLedger(config.disks)
+    return ServedPools({pool.id: pool for pool in (_served(config, pool, machine, floors) for pool in config.pools)})
 
 
 def _limit_helpers(helper: HelperCgroup, backend: Backend) -> None:
@@ -194,9 +197,9 @@ def _limit_helpers(helper: HelperCgroup, backend: Backend) -> None:
         log.warning("programs that the driver runs are not limited", reason=str(error))
 
 
-def _served(config: Config, pool: PoolConfig, machine: Machine) -> ServedPool:
+def _served(config: Config, pool: PoolConfig, machine: Machine, floors: DiskLedger) -> ServedPool:
     spec = PoolSpec(pool.name, config.node_id, pool.backend, str(pool.path), pool.size, pool.ratio)
     record_id = new_id(config.scope, Pool.KIND, f"{config.node_id}/{pool.name}")
     if config.qos == "off":
-        return ServedPool(record_id, spec, machine.backend(pool))
-    return ServedPool(record_id, spec, machine.backend(pool), partial(_limit_helpers, machine.helper))
+        return ServedPool(record_id, spec, machine.backend(pool), floors=floors)
+    return ServedPool(record_id, spec, machine.backend(pool), partial(_limit_helpers, machine.helper), floors)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csi_driver.errors import Invalid
+from qos.iocost import Measured, Speed
 from qos.quantity import BadQuantity, parse_bytes
+from qos.rates import UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,6 +108,7 @@ class Config:
     qos          enforce, or off where the kernel has no io controller: nothing is limited then
     ancestor     auto, or the cgroup above all pods
     metrics      HOST:PORT to serve Prometheus metrics at, "" for none
+    disks        what disks can do, by serial number or kernel name, by the word of who owns them
     trim_every   seconds between two trims (fstrim) of a staged volume, 0 for none. A day: what one tenant frees is
                  another's room where more is promised than there is, and a second trim of the same blocks costs little
     driver_name  what CSI calls the driver
@@ -121,6 +124,7 @@ class Config:
     qos: str = "enforce"
     ancestor: str = "auto"
     metrics: str = ""
+    disks: Mapping[str, Measured] = dataclasses.field(default_factory=dict)
     trim_every: float = 86400.0
     log_format: str = "console"
     log_level: str = "info"
@@ -150,6 +154,8 @@ class Config:
                 given[key] = Path(given[key]).absolute()
         if "trim_every" in given:
             given["trim_every"] = _seconds("trim-every", given["trim_every"])
+        if "disks" in given:
+            given["disks"] = {name: _disk(name, figures) for name, figures in given["disks"].items()}
         if "pools" in given:
             given["pools"] = tuple(_pool(pool) for pool in given["pools"])
             names = [pool.name for pool in given["pools"]]
@@ -159,7 +165,7 @@ class Config:
 
     @classmethod
     def load(cls, file: Path | None, flags: Mapping[str, Any]) -> Config:
-        """Read a TOML file, the keys of which are the flags' names and `[[pools]]`; flags win.
+        """Read a TOML file, the keys of which are the flags' names, `[[pools]]` and `[disks.NAME]`; flags win.
 
         The pools that the state folder keeps are added. Raises Invalid.
         """
@@ -199,6 +205,26 @@ def _pool(given: PoolConfig | str | Mapping[str, Any]) -> PoolConfig:
     if isinstance(given, PoolConfig):
         return given
     return PoolConfig.parse(given) if isinstance(given, str) else PoolConfig.of(given)
+
+
+def _disk(name: str, given: Any) -> Measured:  # noqa: ANN401 - from a file
+    """Return what a disk does by its owner's word: IOPS of 4 KiB and bytes a second, as clouds sell them."""
+    if not isinstance(given, dict):
+        raise Invalid(f"disks: {name!r} must be a table: write [disks.{name!r}]")
+    _known(f"disks.{name}", given, set(UNITS))
+    if missing := UNITS.keys() - given.keys():
+        raise Invalid(f"disks.{name}: {', '.join(sorted(missing))} is missing: a disk needs all of {', '.join(UNITS)}")
+    figures = {}
+    for key, unit in UNITS.items():
+        try:
+            figures[key] = unit.parse(str(given[key]))
+        except BadQuantity as error:
+            raise Invalid(f"disks.{name}: {key}: {error}") from error
+    try:
+        read = Speed.rated(figures["readIOPS"], figures["readBPS"])
+        return Measured(read, Speed.rated(figures["writeIOPS"], figures["writeBPS"]))
+    except ValueError as error:
+        raise Invalid(f"disks.{name}: {dict(given)}: {error}") from error
 
 
 def _known(what: str, given: Mapping[str, Any], known: set[str]) -> None:

@@ -11,13 +11,17 @@ import structlog
 
 from csi_driver.errors import StorageError, Unready
 from qos.errors import Unenforceable
+from qos.shares import Held
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from csi_driver.host.block import Device
     from csi_driver.host.dmstats import Statistics
     from csi_driver.records import Volume
     from qos.enforce import Enforcement
-    from qos.limits import Limits
+    from qos.iocost import Cost
+    from qos.limits import DevNo, Limits
 
 log = structlog.get_logger(__name__)
 
@@ -57,8 +61,33 @@ class Limiting:
             log.warning("limits are not in force", volume=record.id, reason=str(error))
             return None
 
-    def lift(self, device: Device) -> None:
+    def hold(self, record: Volume, costs: Mapping[DevNo, Cost], users: Callable[[], frozenset[str]]) -> None:
+        """Keep a volume's floor on all disks below it, for those who use it; they are asked for where it has one.
+
+        Raises Unready for a tier that must not run without.
+        """
+        floor = record.status.history.floor
+        if not floor:
+            self._enforcement.release(record.id)
+            return
+        try:
+            self._enforcement.hold(record.id, Held(floor, costs, users()))
+        except Unenforceable as error:
+            if record.spec.qos.required:
+                tier = record.spec.qos.tier
+                raise Unready(f"volume {record.id}: tier {tier} must not run without its floor: {error}") from error
+            log.warning("a floor is not in force", volume=record.id, reason=str(error))
+
+    def use(self, record_id: str, users: frozenset[str]) -> None:
+        """Give the floor of a staged volume, where it has one, to those who use it from now on. Raises Unready."""
+        try:
+            self._enforcement.use(record_id, users)
+        except Unenforceable as error:
+            raise Unready(f"volume {record_id}: its pod can't be given its floor: {error}") from error
+
+    def lift(self, record_id: str, device: Device) -> None:
         """Take the limits off a device that is about to go; its line goes with it, so a refusal is only said."""
+        self._enforcement.release(record_id)
         try:
             self._enforcement.lift(device.dev)
         except Unenforceable as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from csi_driver.errors import Invalid, quoted
 from csi_driver.records import FileSystem, Qos
-from qos.policy import FLOORS_AND_BURST, OVERRIDES, BadLimit, least, limits
+from qos.policy import BURST, OVERRIDES, BadLimit, floor, least, limits
 from qos.tiers import DEFAULT, Enforce, Provision, Tier
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ SMALLEST = {"ext4": 8 << 20, "xfs": 300 << 20, "btrfs": 256 << 20}
 FOREIGN_PREFIX = "csi.storage.k8s.io/"
 """Keys that a sidecar adds; all but the claim's name are none of our business."""
 
-QOS_KEYS = frozenset({"tier"}) | OVERRIDES | FLOORS_AND_BURST
+QOS_KEYS = frozenset({"tier"}) | OVERRIDES | BURST
 CREATE_KEYS = QOS_KEYS | {"pool", "fsType", "mountOptions", "mkfsOptions", "readAheadKiB", "sectorSize"}
 
 MOUNT_OPTIONS = {
@@ -88,12 +88,13 @@ def qos_of(tiers: Mapping[str, Tier], size: int, asked: Mapping[str, str]) -> Qo
     tier = tiers.get(name)
     if tier is None:
         raise Invalid(f"tier: there is no tier {quoted(name)}; there are {', '.join(sorted(tiers))}")
-    overrides = {key: value for key, value in asked.items() if key in OVERRIDES | FLOORS_AND_BURST}
+    overrides = {key: value for key, value in asked.items() if key in OVERRIDES | BURST}
     try:
         resolved, yielded = limits(tier, size, overrides), least(tier, size, overrides)
+        promised = floor(tier, size, overrides)
     except BadLimit as error:
         raise Invalid(str(error)) from error
-    return Qos(name, overrides, resolved, tier.enforce is Enforce.REQUIRED, yielded)
+    return Qos(name, overrides, resolved, tier.enforce is Enforce.REQUIRED, yielded, promised)
 
 
 def wanted(tiers: Mapping[str, Tier], size: int, parameters: Mapping[str, str], mutable: Mapping[str, str]) -> Wanted:

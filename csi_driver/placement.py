@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from csi_driver.disks import lacking
 from csi_driver.errors import NoSpace, quoted
 from csi_driver.guard import Level
+from qos.iocost import NO_FLOOR, Floor
 from qos.quantity import format_bytes
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ class Wish:
     """Say where a volume may go, and whether it is thick. Empty means anywhere; `preferred` nodes come first."""
 
     size: int = 0
+    floor: Floor = NO_FLOOR
     pool_name: str = ""
     pool_id: str = ""
     nodes: frozenset[str] = frozenset()
@@ -42,7 +45,9 @@ def suits(pool: Pool, wish: Wish) -> str:
 
 
 def left(pool: Pool, wish: Wish) -> int:
-    """Return the bytes that a pool still has for such a volume."""
+    """Return the bytes that a pool still has for such a volume, none where its disks can't give the floor."""
+    if lacking(pool.status.disks, wish.floor):
+        return 0
     return pool.status.left_thick if wish.thick else pool.status.left
 
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from csi_driver.disks import Disk
 from csi_driver.errors import Foreign, NoSpace, StorageError, Unready
 from csi_driver.guard import Guard, Level, Share
-from csi_driver.ledger import Ledger
-from csi_driver.records import SIZE_STEP, Disk, Pool, PoolStatus, Snapshot, Volume
+from csi_driver.ledger import DiskLedger, Ledger
+from csi_driver.records import SIZE_STEP, Pool, PoolStatus, Snapshot, Volume
 from csi_driver.store.base import Stale
+from qos.iocost import LARGEST_REQUEST, MOST_REQUEST, NO_FLOOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from csi_driver.host import block
     from csi_driver.records import PoolSpec
     from csi_driver.store.base import Store
+    from qos.iocost import Cost, Floor
+    from qos.limits import DevNo
 
 log = structlog.get_logger(__name__)
 
@@ -38,17 +42,23 @@ class ServedPool:
     """
 
     def __init__(
-        self, record_id: str, spec: PoolSpec, backend: Backend, opened: Callable[[Backend], None] = lambda _: None
+        self,
+        record_id: str,
+        spec: PoolSpec,
+        backend: Backend,
+        opened: Callable[[Backend], None] = lambda _: None,
+        floors: DiskLedger | None = None,
     ) -> None:
         """Take the pool's record, its bytes, and whom to tell when they can be used, or are on another disk too.
 
-        Such as who limits its disks.
+        Such as who limits its disks. `floors` is the ledger that all pools of the node share.
         """
         self.id = record_id
         self._opened = opened
         self.spec = spec
         self.backend = backend
         self.ledger = Ledger(spec.name, self._promisable)
+        self.floors = floors or DiskLedger()
         self._trouble = "not opened yet"
         self._identity = ""
         self._disks: tuple[block.Disk, ...] = ()
@@ -121,7 +131,7 @@ class ServedPool:
         return now != before
 
     def admit(self, record: Volume | Snapshot | GroupSnapshot) -> None:
-        """Promise a record the bytes that it wants. Raises NoSpace, with figures, when that is too much for the pool.
+        """Promise a record the bytes and the floor that it wants, both or none. Raises NoSpace, with figures.
 
         A volume that exists can grow, and be cut, for longer than new ones are taken: it can't go elsewhere.
         """
@@ -131,7 +141,21 @@ class ServedPool:
             raise NoSpace(f"pool {self.spec.name}: {self._condition(fill)}")
         size = self.counted(record, record.spec.size)
         each = f"; of a thick volume each byte counts {self.spec.ratio:g} times" if size > record.spec.size else ""
-        self.ledger.admit(record.id, size, each)
+        floor = record.spec.qos.floor if isinstance(record, Volume) else NO_FLOOR
+        self.floors.admit(record.id, self.id, floor, lambda: self.ledger.admit(record.id, size, each))
+
+    def promise(self, record: Volume) -> None:
+        """Promise a volume the floor that it wants, its bytes being as they were. Raises NoSpace, with figures."""
+        self.floors.admit(record.id, self.id, record.spec.qos.floor, lambda: None)
+
+    def costs(self) -> dict[DevNo, Cost]:
+        """Return what I/O costs on the pool's disks, nothing where nobody knows that of each of them."""
+        return self.floors.costs(self.id)
+
+    def settle(self, record_id: str, size: int, floor: Floor = NO_FLOOR) -> None:
+        """Take over what a record has by its history: its counted bytes and its floor, none when it is gone."""
+        self.ledger.settle(record_id, size)
+        self.floors.settle(record_id, self.id, floor)
 
     def counted(self, record: Volume | Snapshot | GroupSnapshot, size: int) -> int:
         """Return how much of what can be promised a record of `size` bytes takes.
@@ -168,7 +192,7 @@ class ServedPool:
             level = Level.of(record.status.guard)
             self._guard = Guard(level, level)
         self.look()  # refuses when nothing can be written
-        self._disks = self.backend.disks()
+        self._join()
         identity = self.backend.identity
         if identity != record.status.identity:
             status = dataclasses.replace(record.status, identity=identity)
@@ -195,16 +219,21 @@ class ServedPool:
             metadata_used=fill.metadata_used,
             sector_size=self.backend.sector_size,
             clones=self.backend.clones,
-            disks=tuple(
-                Disk(disk.name, str(disk.dev), disk.serial, disk.model, disk.size_bytes) for disk in self._disks
-            ),
+            disks=self.floors.disks(self.id),
             guard=self.level.label,
             abnormal=self._condition(fill),
         )
 
+    def _join(self) -> None:
+        """Take the pool's disks as they are, and let the ledger of floors know them."""
+        self._disks = self.backend.disks()
+        disks = [Disk(disk.name, str(disk.dev), disk.serial, disk.model, disk.size_bytes) for disk in self._disks]
+        self.floors.join(self.id, disks, min(MOST_REQUEST, self.backend.splits_at or LARGEST_REQUEST))
+
     def _look_at_disks(self) -> None:
         """See whether the pool was extended by a disk while it is served, or lost one."""
-        before, self._disks = self._disks, self.backend.disks()
+        before = self._disks
+        self._join()
         if before != self._disks:
             log.info("pool's disks", pool=self.spec.name, now=", ".join(disk.name for disk in self._disks))
             self._opened(self.backend)

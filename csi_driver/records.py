@@ -11,6 +11,8 @@ from collections.abc import Mapping  # noqa: TC003 - the stores' codec reads the
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
+from csi_driver.disks import Disk  # noqa: TC001 - the same
+from qos.iocost import NO_FLOOR, Floor
 from qos.limits import UNLIMITED, Limits
 
 GIB = 1 << 30
@@ -59,7 +61,7 @@ class FileSystem:
 
 @dataclass(frozen=True, slots=True)
 class Qos:
-    """Hold the I/O budget of a volume: the tier and overrides as asked for, and the limits that follow from them.
+    """Hold the I/O budget of a volume: the tier and overrides as asked for, and the limits and floor that follow.
 
     `least` are the limits while its pool is in an emergency, None for a tier that doesn't yield.
     """
@@ -69,6 +71,7 @@ class Qos:
     limits: Limits = UNLIMITED
     required: bool = False
     least: Limits | None = None
+    floor: Floor = NO_FLOOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class History:
     accepted     the offer that the agent took; the bytes may exist from here on
     refused      the offer that it did not take, and why
     size         bytes that the pool's ledger has admitted
+    floor        what the disks' ledger has admitted; unlike all else it may shrink
     sector_size  of the device, for as long as the bytes live, and of every copy; in bytes
     made         when the bytes were complete (RFC 3339, UTC); a snapshot's cut
     gone         accepted, failed and undone: no bytes are left
@@ -90,6 +94,7 @@ class History:
     accepted: Offer | None = None
     refused: Failure | None = None
     size: int = 0
+    floor: Floor = NO_FLOOR
     sector_size: int = 0
     made: str = ""
     gone: Failure | None = None
@@ -177,17 +182,6 @@ class SnapshotSpec:
     absent: bool = False
     parameters: Mapping[str, str] = field(default_factory=dict)
     group: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """Name a disk under a pool. Budgets are kept by disk, since two pools may share one. `size` in bytes."""
-
-    name: str
-    device: str
-    serial: str = ""
-    model: str = ""
-    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

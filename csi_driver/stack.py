@@ -14,6 +14,9 @@ from csi_driver.host.freeze import Still
 from csi_driver.host.refusals import as_unready
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
     from csi_driver.backends.base import Backend, Frozen
     from csi_driver.deadline import Deadline
     from csi_driver.host.block import Device
@@ -113,6 +116,10 @@ class Stack:
         found = self._mounts.of(device.dev, folder)
         return tuple(mount for mount in found if mount.dev == device.dev or mount.root == f"/{device.path.name}")
 
+    def users(self, device: Device) -> frozenset[str]:
+        """Return who has the device, by the paths where it is shown."""
+        return users_at(mount.target for mount in self.mounts(device))
+
     def check_copies(self, fs_type: str) -> None:
         """Raise Unsupported where the kernel can't mount a file system of this type and its copy at once."""
         if fs_type == BTRFS and not copies_mount():
@@ -148,3 +155,20 @@ class Stack:
             f"volume {record_id} is in use as a raw device, which can't be held still together with others without "
             "device-mapper: load dm_mod, or unstage it first"
         )
+
+
+def users_at(targets: Iterable[Path]) -> frozenset[str]:
+    """Return who has a volume that is shown at these paths.
+
+    The kubelet has a pod's uid in them: pods/UID/volumes/..., or publish/NAME/UID for a raw device. On a machine
+    without, who publishes below a folder pods/NAME says so that NAME is the workload's cgroup.
+    """
+    return frozenset(user for target in targets if (user := _user_at(target.parts)))
+
+
+def _user_at(parts: tuple[str, ...]) -> str:
+    """Return the pod that a target path names, "" for a path of another form."""
+    for folder, behind in (("pods", 1), ("publish", 2)):
+        if folder in parts:
+            return next(iter(parts[parts.index(folder) + behind :]), "")
+    return ""

@@ -1,4 +1,4 @@
-"""The only writer of io.max, and the only file of this package that touches the machine.
+"""The only writer of io.max, io.weight, io.cost.model, io.cost.qos and of how large a disk's requests may be.
 
 A limit stands once, on the cgroup that is the common ancestor of everything that may use the volume: there it holds for
 the sum, is in place before any pod starts, and neither systemd nor the kubelet rewrites it. Kernel interface:
@@ -7,38 +7,25 @@ Documentation/admin-guide/cgroup-v2.rst; the parser's rules: tg_set_limit in blo
 
 from __future__ import annotations
 
+import errno
 import os
-import subprocess
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from qos.errors import OFF, DeviceGone, Unenforceable, refused
-from qos.iofiles import IoStat, format_io_max, parse_io_max, parse_io_stat
+from qos.iocost import Model, Qos, parse_model, parse_qos
+from qos.iofiles import IoStat, format_io_max, parse_io_max, parse_io_stat, parse_io_weight
 from qos.limits import UNLIMITED, DevNo, Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 T = TypeVar("T")
 
-__all__ = ["MOUNTPOINT", "Cgroup", "DeviceGone", "HelperCgroup", "IoStat", "Unenforceable", "find_ancestor"]
-
 MOUNTPOINT: Final = Path("/sys/fs/cgroup")
+BLOCK: Final = Path("/sys/dev/block")
 # io alone would not do: a buffered write is charged to its writer only where memory is controlled beside io.
 CONTROLLERS: Final = ("io", "memory")
-# Slices are the only units that may stand above others. Accounting is what makes systemd enable a controller.
-_UNIT: Final = """\
-[Unit]
-Description=Programs whose I/O Sluice limits
-Documentation=https://docs.kernel.org/admin-guide/cgroup-v2.html
-
-[Slice]
-IOAccounting=yes
-MemoryAccounting=yes
-"""
-_SYSTEMCTL_SECONDS: Final = 30.0
 
 
 class Cgroup:
@@ -88,6 +75,28 @@ class Cgroup:
         """Return the counters of all devices that the cgroup used, by one read of io.stat."""
         return self._parse("io.stat", parse_io_stat)
 
+    def read_weights(self) -> dict[DevNo, int]:
+        """Return the cgroup's weights by disk; a disk without a line has the one that all others have."""
+        return self._parse("io.weight", parse_io_weight)
+
+    def write_weight(self, disk: DevNo, weight: int) -> None:
+        """Let the cgroup count so much against its siblings on a disk where io.cost is on. Raises Unenforceable."""
+        self._write("io.weight", f"{disk} {weight}\n")
+        self._check_shown("io.weight", disk, weight, self.read_weights())
+
+    def has_weights(self) -> bool:
+        """Return whether it competes with its siblings: the root has none, nor what has no io of its own."""
+        return (self.path / "io.weight").exists()
+
+    def children(self) -> list[Path]:
+        """Return the cgroups in this one, by name; none where it is gone."""
+        try:
+            return sorted(path for path in self.path.iterdir() if path.is_dir())
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or error.errno == errno.ENODEV:
+                return []
+            raise refused(f"list {self.path}", error) from error
+
     def has_io(self) -> bool:
         """Return whether limits can be written here. The root cgroup never has them."""
         return (self.path / "io.max").exists()
@@ -127,6 +136,14 @@ class Cgroup:
                 f"cgroup is gone; use another kernel, name another ancestor, {OFF}"
             )
 
+    def _check_shown(self, name: str, dev: DevNo, wrote: T, shown: Mapping[DevNo, T]) -> None:
+        """Raise Unenforceable unless the kernel shows what was written."""
+        if shown.get(dev) != wrote:
+            raise Unenforceable(
+                f"set {dev} in {self.path / name}: wrote {wrote}, the kernel shows {shown.get(dev)}: another program "
+                f"writes {name}; stop it"
+            )
+
     def _parents(self) -> list[Path]:
         """Return the cgroups above this one, the nearest first. Above the root there is no cgroup.controllers."""
         parents = []
@@ -147,23 +164,57 @@ class Cgroup:
 
     def _read(self, name: str) -> str:
         """Return the text of one of the cgroup's files."""
-        try:
-            return (self.path / name).read_text()
-        except OSError as error:
-            raise refused(f"read {self.path / name}", error) from error
+        return _read(self.path / name)
 
     def _write(self, name: str, text: str) -> None:
         """Hand one text to the kernel, in one write(2): it judges each write by itself."""
-        path = self.path / name
-        try:
-            # No O_CREAT: where the file is missing, a regular file must not take its place.
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, text.encode())
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise refused(f"write {text.strip()!r} to {path}", error) from error
+        _write(self.path / name, text)
+
+
+class RootCgroup(Cgroup):
+    """Read and write io.cost of whole disks, which only the root cgroup has. Each change stops a disk for a moment."""
+
+    def __init__(self, path: Path = MOUNTPOINT, *, block: Path = BLOCK) -> None:
+        """Name the root, and the folder with a link for each block device's number."""
+        super().__init__(path)
+        self._block = block
+
+    def read_models(self) -> dict[DevNo, Model]:
+        """Return what io.cost was told that disks do."""
+        return self._parse("io.cost.model", parse_model)
+
+    def write_model(self, disk: DevNo, model: Model) -> None:
+        """Tell io.cost what a disk does, and read it back. Raises Unenforceable, DeviceGone."""
+        self._write("io.cost.model", model.line(disk))
+        self._check_shown("io.cost.model", disk, model, self.read_models())
+
+    def read_qos(self) -> dict[DevNo, Qos]:
+        """Return at which rate io.cost lets requests through, on the disks where it is on at a fixed one."""
+        return self._parse("io.cost.qos", parse_qos)
+
+    def write_qos(self, disk: DevNo, qos: Qos) -> None:
+        """Turn io.cost on for a disk, and read it back. Raises Unenforceable, DeviceGone."""
+        self._write("io.cost.qos", qos.line(disk))
+        self._check_shown("io.cost.qos", disk, qos, self.read_qos())
+
+    def read_largest(self, disk: DevNo) -> int:
+        """Return the bytes of the largest request that a disk sees. Raises DeviceGone, Unenforceable."""
+        return int(_read(self._largest(disk))) << 10
+
+    def write_largest(self, disk: DevNo, largest: int) -> None:
+        """Let a disk see no larger request than so many bytes; gone after a reboot. Raises as `read_largest`."""
+        path = self._largest(disk)
+        _write(path, f"{largest >> 10}\n")
+        if (shown := self.read_largest(disk)) > largest:
+            raise Unenforceable(
+                f"set {path}: wrote {largest >> 10}, the kernel shows {shown >> 10}: run another kernel"
+            )
+
+    def _largest(self, disk: DevNo) -> Path:
+        """Return the file that bounds a disk's requests, in KiB."""
+        if not (path := self._block / str(disk) / "queue/max_sectors_kb").exists():
+            raise DeviceGone(f"no {path}: the disk is gone, or a partition, which has no queue: use the whole disk")
+        return path
 
 
 class HelperCgroup:
@@ -182,7 +233,7 @@ class HelperCgroup:
 
         Raises Unenforceable, or DeviceGone for a partition.
         """
-        _mkdir(self._cgroup.path)
+        make_cgroup(self._cgroup.path)
         self._cgroup.enable(*CONTROLLERS)
         for disk in disks:
             self._cgroup.write_limits(disk, limits)
@@ -196,101 +247,30 @@ class HelperCgroup:
         return ("sh", "-c", 'echo 0 > "$0" && exec "$@"', str(self._cgroup.path / "cgroup.procs"))
 
 
-@dataclass(frozen=True, slots=True)
-class Init:
-    """Say where a machine keeps what tells of its init system and of our place in it. Tests have other places."""
-
-    own: Path = Path("/proc/self/cgroup")
-    systemd: Path = Path("/run/systemd/system")  # there only where systemd runs: sd_booted(3)
-    systemctl: tuple[str, ...] = ("systemctl",)
-
-    def make_slice(self) -> None:
-        """Start sluice.slice as a runtime unit, which is gone after a reboot. Raises Unenforceable."""
-        unit = self.systemd / "sluice.slice"
-        try:
-            unit.write_text(_UNIT)
-            # Without the reload, start would make a slice from its name alone, without accounting, and say nothing.
-            self._systemctl("daemon-reload")
-            self._systemctl("start", unit.name)
-        except (OSError, subprocess.SubprocessError) as error:
-            last_words = getattr(error, "stderr", "") or ""
-            raise Unenforceable(
-                f"start sluice.slice: {error} {last_words}".strip() + f": run as root, {OFF}"
-            ) from error
-
-    def _systemctl(self, *words: str) -> None:
-        """Ask systemd for something, and wait until it is done."""
-        argv = (*self.systemctl, "--no-ask-password", *words)
-        subprocess.run(argv, check=True, capture_output=True, text=True, timeout=_SYSTEMCTL_SECONDS)
-
-
-def find_ancestor(choice: str, mountpoint: Path = MOUNTPOINT, init: Init | None = None) -> Cgroup:
-    """Return the cgroup that stands above everything that is to be limited, ready for limits.
-
-    "auto" takes the one above all pods, as seen above our own pod or at the root; without Kubernetes, sluice.slice,
-    which it starts; without systemd, a plain cgroup `sluice`. Anything else is a path, absolute or from the mount
-    point, to a cgroup that exists. Raises Unenforceable with the reason.
-    """
-    _check_mount(mountpoint)
-    init = init or Init()
-    if choice != "auto":
-        ancestor = Cgroup(_chosen(choice, mountpoint))
-    elif (pods := above_pods(mountpoint, init)) is not None:
-        ancestor = Cgroup(pods)
-    elif init.systemd.is_dir():
-        ancestor = Cgroup(mountpoint / "sluice.slice", make=init.make_slice)
-    else:
-        plain = mountpoint / "sluice"
-        ancestor = Cgroup(plain, make=partial(_mkdir, plain))
-    ancestor.repair()
-    return ancestor
-
-
-def _check_mount(mountpoint: Path) -> None:
-    """Accept a mount of cgroup v2 whose kernel has the controllers that limits need."""
-    if not (mountpoint / "cgroup.controllers").exists():
-        raise Unenforceable(
-            f"no cgroup v2 at {mountpoint}: cgroup v1 is in use, or it is mounted elsewhere; boot with "
-            f"systemd.unified_cgroup_hierarchy=1, {OFF}"
-        )
-    here = (mountpoint / "cgroup.controllers").read_text().split()
-    for name in CONTROLLERS:
-        if name not in here:
-            raise Unenforceable(
-                f"no {name} controller on cgroup v2 at {mountpoint} (it has: {' '.join(here) or 'none'}): kernel "
-                "without CONFIG_BLK_CGROUP, CONFIG_BLK_DEV_THROTTLING or CONFIG_MEMCG, started with "
-                f"cgroup_disable={name}, or cgroup v1 holds it; use another kernel, {OFF}"
-            )
-
-
-def _chosen(choice: str, mountpoint: Path) -> Path:
-    """Return the folder that the operator named, if it is a cgroup below the root."""
-    path = Path(os.path.normpath(mountpoint / choice))
-    if mountpoint not in path.parents:
-        raise Unenforceable(
-            f"take {choice!r} as ancestor: not below {mountpoint}, and the root has no io.max: name another"
-        )
-    if not (path / "cgroup.controllers").exists():
-        raise Unenforceable(f"take {choice!r} as ancestor: {path} is no cgroup: create it first, or choose auto")
-    return path
-
-
-def above_pods(mountpoint: Path, init: Init) -> Path | None:
-    """Return the kubelet's cgroup of all pods: one of our own parents, else one at the root; None without Kubernetes.
-
-    The own one comes first, since a kubelet with a cgroup root of its own (kind) has it elsewhere in the tree.
-    """
-    # One line on cgroup v2, "0::/kubepods.slice/..."; "/" where our cgroup namespace hides the parents.
-    lines = init.own.read_text().splitlines() if init.own.exists() else []
-    own = Path(next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), ""))
-    above = [path for path in (own, *own.parents) if path.name == "kubepods" or path.name.endswith("kubepods.slice")]
-    candidates = [mountpoint / path for path in (*above, Path("kubepods.slice"), Path("kubepods"))]
-    return next((path for path in candidates if (path / "cgroup.controllers").exists()), None)
-
-
-def _mkdir(path: Path) -> None:
+def make_cgroup(path: Path) -> None:
     """Make a cgroup where it is missing."""
     try:
         path.mkdir(exist_ok=True)
     except OSError as error:
         raise refused(f"make {path}", error) from error
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file of the kernel's."""
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise refused(f"read {path}", error) from error
+
+
+def _write(path: Path, text: str) -> None:
+    """Hand one text to the kernel, in one write(2)."""
+    try:
+        # No O_CREAT: where the file is missing, a regular file must not take its place.
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise refused(f"write {text.strip()!r} to {path}", error) from error

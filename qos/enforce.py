@@ -6,9 +6,11 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Final, Protocol
 
+from qos.cgroup import RootCgroup
 from qos.errors import DeviceGone, Unenforceable
 from qos.limits import UNLIMITED, DevNo, Limits
 from qos.plan import plan
+from qos.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from qos.cgroup import Cgroup, HelperCgroup
     from qos.iofiles import IoStat
     from qos.plan import Write
+    from qos.shares import Held
 
 PERIOD: Final = 5.0  # seconds: what a volume may run unlimited after somebody took its limit away
 _STOP_SECONDS: Final = 10.0
@@ -44,6 +47,15 @@ class Enforcement(Protocol):
 
     def forget(self, dev: DevNo) -> None:
         """Stop caring for a device, without a write."""
+
+    def hold(self, name: str, held: Held) -> None:
+        """Keep the floor of a volume in use, instead of what it had. Raises Unenforceable."""
+
+    def use(self, name: str, users: frozenset[str]) -> None:
+        """Give the floor of a volume, where it has one, to those who use it now. Raises Unenforceable."""
+
+    def release(self, name: str) -> None:
+        """Forget a volume's floor."""
 
     def wanted(self) -> Mapping[DevNo, Limits]:
         """Return the limits that are held, by device."""
@@ -74,11 +86,13 @@ class Enforcer:
         period: float = PERIOD,
         log: Callable[..., None] | None = None,
         helper: HelperCgroup | None = None,
+        root: RootCgroup | None = None,
     ) -> None:
         """Take the ancestor, the seconds between looks, and where one-line warnings go (default: logger `qos`)."""
         self._ancestor = ancestor
         self._period = period
         self._log = log or logging.getLogger("qos").warning
+        self._shares = Shares(ancestor, root or RootCgroup(), self._log)
         self._helper = helper
         # Held over a whole pass (look, plan, write), not only over the table: a plan made before an `apply` must not
         # be carried out after it.
@@ -119,6 +133,21 @@ class Enforcer:
         with self._lock:
             self._wanted.pop(dev, None)
 
+    def hold(self, name: str, held: Held) -> None:
+        """Keep the floor of a volume in use, instead of what it had. Raises Unenforceable, and then keeps that."""
+        with self._lock:
+            self._shares.hold(name, held)
+
+    def use(self, name: str, users: frozenset[str]) -> None:
+        """Give the floor of a volume, where it has one, to those who use it now. Raises Unenforceable."""
+        with self._lock:
+            self._shares.use(name, users)
+
+    def release(self, name: str) -> None:
+        """Forget a volume's floor; its pods' weights are put right by the next look."""
+        with self._lock:
+            self._shares.release(name)
+
     def wanted(self) -> Mapping[DevNo, Limits]:
         """Return a copy of the limits that are held, by device."""
         with self._lock:
@@ -145,7 +174,7 @@ class Enforcer:
             except Unenforceable as error:
                 self._fail(f"limits are not enforced on {len(self._wanted)} devices: {error}")
                 return 0
-            repaired = sum(self._repair(write) for write in writes)
+            repaired = sum(self._repair(write) for write in writes) + self._keep_shares()
             self.drift_repaired += repaired
             return repaired
 
@@ -176,6 +205,14 @@ class Enforcer:
         if not self._ancestor.has_io():
             self._log(f"io is missing from {self._ancestor}, and all limits with it: enabling it again")
             self._ancestor.repair()
+
+    def _keep_shares(self) -> int:
+        """Keep the floors of volumes, and return how many lines somebody had changed."""
+        try:
+            return self._shares.keep()
+        except Unenforceable as error:
+            self._fail(f"floors are not enforced: {error}")
+            return 0
 
     def _repair(self, write: Write) -> bool:
         """Carry out one write of a plan, and return whether the kernel took it."""
@@ -213,6 +250,15 @@ class Off:
         """Do nothing."""
 
     def forget(self, dev: DevNo) -> None:
+        """Do nothing."""
+
+    def hold(self, name: str, held: Held) -> None:
+        """Do nothing."""
+
+    def use(self, name: str, users: frozenset[str]) -> None:
+        """Do nothing."""
+
+    def release(self, name: str) -> None:
         """Do nothing."""
 
     def wanted(self) -> Mapping[DevNo, Limits]:

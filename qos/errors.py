@@ -31,14 +31,33 @@ def refused(what: str, error: OSError) -> Unenforceable:
 
 def _advice(what: str, error: OSError) -> str:
     """Return what to do about an error that the kernel gave while doing `what`."""
-    match error.errno:
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            return "run as root, with the host's /sys/fs/cgroup mounted for writing and the host's cgroup namespace"
-        case errno.ENOENT | errno.EOPNOTSUPP:
-            return "the cgroup is gone, or the kernel has no such controller here"
-        case errno.EBUSY:
-            return "processes sit in this cgroup itself: name one whose processes are all in children"
-        case errno.EINVAL if what.endswith("cgroup.subtree_control"):
-            return "the kernel lists this controller, but has it switched off: boot without cgroup_disable="
-        case _:
-            return "look at the kernel's log"
+    return next((advice for numbers, part, advice in _ADVICE if error.errno in numbers and part in what), _NO_ADVICE)
+
+
+_NO_ADVICE: Final = "look at the kernel's log"
+_ADVICE: Final[tuple[tuple[tuple[int, ...], str, str], ...]] = (
+    (
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "",
+        "run as root, with the host's /sys/fs/cgroup mounted for writing and the host's cgroup namespace",
+    ),
+    (
+        (errno.EOPNOTSUPP,),
+        "io.cost",
+        "it works on whole disks that have a queue, not on dm, md or an NVMe multipath head: use another disk",
+    ),
+    ((errno.ENOENT,), "io.cost", "the kernel lacks CONFIG_BLK_CGROUP_IOCOST: use another one, or give no floors"),
+    ((errno.EOPNOTSUPP,), "io.weight", "io.cost is off on this disk"),
+    ((errno.ENOENT, errno.EOPNOTSUPP), "", "the cgroup is gone, or the kernel has no such controller here"),
+    (
+        (errno.EBUSY,),
+        "",
+        "processes sit in this cgroup itself: name one whose processes are all in children",
+    ),
+    (
+        (errno.EINVAL,),
+        "cgroup.subtree_control",
+        "the kernel lists this controller, but has it switched off: boot without cgroup_disable=",
+    ),
+)
+"""What to do, by the error and a part of what was being done; the first that fits."""

@@ -37,7 +37,7 @@ def parse_io_max(text: str) -> dict[DevNo, Limits]:
     Raises ValueError for a value that is neither a number nor "max": better no answer than a wrong one.
     """
     found = {}
-    for dev, pairs in _lines(text):
+    for dev, pairs in nested_lines(text):
         values = {key: _limit(value) for key, value in pairs.items() if key in _LIMIT_KEYS}
         limits = Limits(**values)
         if limits != UNLIMITED:
@@ -52,8 +52,14 @@ def parse_io_stat(text: str) -> dict[DevNo, IoStat]:
     """
     return {
         dev: IoStat(**{key: int(value) for key, value in pairs.items() if key in _STAT_KEYS})
-        for dev, pairs in _lines(text)
+        for dev, pairs in nested_lines(text)
     }
+
+
+def parse_io_weight(text: str) -> dict[DevNo, int]:
+    """Return the weights of devices in the text of io.weight, less the one that is for all others."""
+    rows = (line.split() for line in text.splitlines())
+    return {DevNo.parse(name): int(weight) for name, weight in rows if name != "default"}
 
 
 def format_io_max(dev: DevNo, limits: Limits) -> str:
@@ -66,7 +72,7 @@ def _limit(value: str) -> int | None:
     return None if value == "max" else int(value)
 
 
-def _lines(text: str) -> Iterator[tuple[DevNo, dict[str, str]]]:
+def nested_lines(text: str) -> Iterator[tuple[DevNo, dict[str, str]]]:
     """Yield each device that has figures, with its pairs. The last device before the pairs is the one they are of."""
     for line in text.splitlines():
         name, pairs = "", {}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from qos.enforce import Enforcement
     from qos.iofiles import IoStat
+    from qos.shares import Held
 
 
 class Late:
@@ -63,6 +64,20 @@ class Late:
     def forget(self, dev: DevNo) -> None:
         """Stop caring for a device, without a write."""
         self._found.forget(dev)
+
+    def hold(self, name: str, held: Held) -> None:
+        """Keep the floor of a volume in use. Raises Unenforceable."""
+        if not self._look():
+            raise Unenforceable(self._reason)
+        self._found.hold(name, held)
+
+    def use(self, name: str, users: frozenset[str]) -> None:
+        """Give the floor of a volume, where it has one, to those who use it now."""
+        self._found.use(name, users)
+
+    def release(self, name: str) -> None:
+        """Forget a volume's floor."""
+        self._found.release(name)
 
     def wanted(self) -> Mapping[DevNo, Limits]:
         """Return the limits that are held, by device."""

@@ -99,8 +99,10 @@ BYTES_PER_SECOND: Final = Unit(parse_bytes, exact_bytes, format_bytes, MOST)
 UNITS: Final[Mapping[str, Unit]] = MappingProxyType(
     {"readIOPS": IOPS, "writeIOPS": IOPS, "readBPS": BYTES_PER_SECOND, "writeBPS": BYTES_PER_SECOND}
 )
-# What later versions will take. Until then they are refused by name: a floor that is silently no floor is a lie.
-FLOORS_AND_BURST: Final = frozenset({"minIOPS", "minBPS", "burstBPS", "burstBytes"})
+# Those of a floor, likewise. "none" and "max" are no floor.
+FLOORS: Final[Mapping[str, Unit]] = MappingProxyType({"minIOPS": IOPS, "minBPS": BYTES_PER_SECOND})
+# What later versions will take. Until then they are refused by name: a burst that is silently no burst is a lie.
+BURST: Final = frozenset({"burstBPS", "burstBytes"})
 
 
 def parse_rate(text: str, unit: Unit) -> Rate | None:

@@ -25,7 +25,7 @@ from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from qos.rates import FLOORS_AND_BURST, UNITS, Rate, parse_rate
+from qos.rates import BURST, FLOORS, UNITS, Rate, parse_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,7 +61,7 @@ class Provision(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
-    """Hold what a class of volumes gets. A rate that is None is no ceiling."""
+    """Hold what a class of volumes gets. A rate that is None is no ceiling, or no floor."""
 
     name: str
     description: str = ""
@@ -69,6 +69,8 @@ class Tier:
     write_iops: Rate | None = None
     read_bps: Rate | None = None
     write_bps: Rate | None = None
+    min_iops: Rate | None = None
+    min_bps: Rate | None = None
     enforce: Enforce = Enforce.REQUIRED
     yields: bool = False
     provision: Provision = Provision.THIN
@@ -85,6 +87,10 @@ class Tier:
             "readBPS": self.read_bps,
             "writeBPS": self.write_bps,
         }
+
+    def floors(self) -> dict[str, Rate | None]:
+        """Return the two rules of the floor, likewise."""
+        return {"minIOPS": self.min_iops, "minBPS": self.min_bps}
 
 
 def load(user_file: Path | None = None) -> Mapping[str, Tier]:
@@ -126,7 +132,7 @@ def _tier(file: str, name: str, table: object) -> Tier:
 
 def _field(key: str) -> tuple[str, Callable[[object], object]]:
     """Return the field of Tier that a key fills, and what reads its value."""
-    if key in FLOORS_AND_BURST:
+    if key in BURST:
         raise ValueError("not supported yet: leave it out")
     if key not in _FIELDS:
         raise ValueError(f"unknown key: the keys are {', '.join(_FIELDS)}")
@@ -137,7 +143,7 @@ def _rate(key: str) -> Callable[[object], Rate | None]:
     """Return what reads the limit under a key: a text in the grammar of rates, or a plain whole number."""
 
     def read(value: object) -> Rate | None:
-        return parse_rate(str(value) if type(value) is int else _text(value), UNITS[key])
+        return parse_rate(str(value) if type(value) is int else _text(value), {**UNITS, **FLOORS}[key])
 
     return read
 
@@ -198,6 +204,8 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = MappingPr
         "writeIOPS": ("write_iops", _rate("writeIOPS")),
         "readBPS": ("read_bps", _rate("readBPS")),
         "writeBPS": ("write_bps", _rate("writeBPS")),
+        "minIOPS": ("min_iops", _rate("minIOPS")),
+        "minBPS": ("min_bps", _rate("minBPS")),
         "enforce": ("enforce", _enforce),
         "yields": ("yields", _truth),
         "provision": ("provision", _provision),

@@ -180,7 +180,7 @@ class Agent:
             self._to_look_at.discard(key)
             if record is None:
                 for served in self._pools:
-                    served.ledger.settle(record_id, 0)
+                    served.settle(record_id, 0)
                 return
             pool = self._pool_of(record)
             if pool is None:
@@ -268,7 +268,10 @@ def settle(record: Worked, pool: ServedPool) -> None:
     """Take over into the ledger what the record's history says. A group stands there for its members."""
     history = record.status.history
     counts = history.accepted and not history.gone and not (isinstance(record, Snapshot) and record.spec.group)
-    pool.ledger.settle(record.id, pool.counted(record, history.size) if counts else 0)
+    if counts:
+        pool.settle(record.id, pool.counted(record, history.size), history.floor)
+    else:
+        pool.settle(record.id, 0)
 
 
 def followed(record: Worked) -> bool:

@@ -156,7 +156,7 @@ class Grouper:
                 else:
                     pool.backend.delete(member.id)
         self._notes.forget(group)
-        pool.ledger.settle(group.id, 0)
+        pool.settle(group.id, 0)
 
 
 def _snapshot(group: GroupSnapshot, member: Member, history: History) -> Snapshot:

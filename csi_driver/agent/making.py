@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from csi_driver.agent.noting import Due, Notes, due, failure, passport_of, source_of
@@ -163,7 +164,11 @@ class Maker:
         if device is not None:
             self._note_handed_out(record, device, pool)
             self._stack.resize(pool.backend, record.id, size, Deadline(WORK_SECONDS))
-            limits = self._limiting.apply(record, device, emergency)
+            limits = record.status.seen.limits
+            if record.status.history.floor == record.spec.qos.floor:  # else all of the change is refused
+                limits = self._limiting.apply(record, device, emergency)
+            self._limiting.hold(record, pool.costs(), partial(self._stack.users, device))
+        pool.floors.settle(record.id, pool.id, record.status.history.floor)
         self._notes.observe(
             record,
             generation=record.status.seen.generation if full else record.generation,
@@ -186,7 +191,7 @@ class Maker:
             self._notes.write(record, dataclasses.replace(record.status.history, raw=True))
 
     def _grow(self, record: Volume, found: Found, pool: ServedPool) -> Volume:
-        """Grow a volume's bytes to what is wanted, and return its record. Raises NoSpace."""
+        """Grow a volume's bytes and change its floor to what is wanted, and return its record. Raises NoSpace."""
         history = record.status.history
         if found.size < history.size:  # a growth that was cut is ended first: a larger one may be refused
             pool.backend.expand(record.id, history.size)
@@ -194,8 +199,12 @@ class Maker:
             pool.admit(record)
             if record.spec.thick:  # the pool may lack the bytes, or zero them for long: till then it is what it was
                 pool.backend.expand(record.id, record.spec.size)
-            record = self._notes.write(record, dataclasses.replace(history, size=record.spec.size))
+            wanted = record.spec.qos.floor
+            record = self._notes.write(record, dataclasses.replace(history, size=record.spec.size, floor=wanted))
             pool.backend.expand(record.id, record.spec.size)
+        elif record.spec.qos.floor != history.floor:
+            pool.promise(record)
+            record = self._notes.write(record, dataclasses.replace(history, floor=record.spec.qos.floor))
         return record
 
     def _amend_passport(self, record: Volume, found: Found, pool: ServedPool) -> None:
@@ -226,8 +235,8 @@ class Maker:
             record = self._notes.write(record, dataclasses.replace(history, condemned=True))
         self.let_go(record.id, pool)
         pool.backend.delete(record.id)
+        pool.settle(record.id, 0)  # first: whoever hears that it is gone may ask for what it had
         self._notes.forget(record)
-        pool.ledger.settle(record.id, 0)
 
     def let_go(self, record_id: str, pool: ServedPool) -> None:
         """Lift a volume's limits and take its devices down, in this order: a device's number is used again.
@@ -236,7 +245,7 @@ class Maker:
         """
         device = self._stack.device(pool.backend, record_id)
         if device is not None:
-            self._limiting.lift(device)
+            self._limiting.lift(record_id, device)
         try:
             self._stack.down(pool.backend, record_id, Deadline(LET_GO_SECONDS))
         except InUse as error:

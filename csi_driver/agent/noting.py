@@ -13,6 +13,7 @@ from csi_driver.errors import NoSpace, StorageError
 from csi_driver.groups import GroupSnapshot
 from csi_driver.records import Failure, History, Snapshot, Volume
 from csi_driver.store.base import Stale, change_status
+from qos.iocost import NO_FLOOR
 
 if TYPE_CHECKING:
     from csi_driver.pools import ServedPool
@@ -58,13 +59,16 @@ class Notes:
             refused = Failure(offer.number, NoSpace.__name__, str(error))
             self.write(record, dataclasses.replace(history, refused=refused), wake=True)
             return None
-        taken = dataclasses.replace(history, accepted=offer, size=record.spec.size, sector_size=sector_size)
+        floor = record.spec.qos.floor if isinstance(record, Volume) else NO_FLOOR
+        taken = dataclasses.replace(
+            history, accepted=offer, size=record.spec.size, floor=floor, sector_size=sector_size
+        )
         return self.write(record, taken)
 
     def end(self, record: Volume | Snapshot | GroupSnapshot, pool: ServedPool, error: StorageError) -> None:
         """Note that what was accepted has failed for good, and that no bytes are left."""
         self.write(record, dataclasses.replace(record.status.history, gone=failure(record, error)), wake=True)
-        pool.ledger.settle(record.id, 0)
+        pool.settle(record.id, 0)
 
     def write(self, record: A, history: History, *, wake: bool = False) -> A:
         """Make history durable. `wake` whoever waits for it when no further step follows."""

@@ -105,6 +105,10 @@ class Pool(Protocol):
     def cuts_are_whole(self) -> bool:
         """Return whether a cut that is found is surely one that ended well. Where not, the agent makes it again."""
 
+    @property
+    def splits_at(self) -> int:
+        """Return at how many bytes what lies below volumes splits requests, 0 where nothing does; known when open."""
+
     def alone(self) -> AbstractContextManager[object]:
         """Keep other changes of the pool out, so that a cut within begins at once: users are held back meanwhile."""
 

@@ -44,6 +44,7 @@ class LoopBackend:
 
     amends_at_once = True
     cuts_are_whole = True
+    splits_at = 0
 
     def __init__(
         self, folder: Path, kernel: Kernel, loops: LoopDevices, filesystems: Filesystems, image: PoolImage | None = None

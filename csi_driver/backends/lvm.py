@@ -59,6 +59,11 @@ class LvmBackend:
         return self._group.identity
 
     @property
+    def splits_at(self) -> int:
+        """Return the size of the pool's chunks: what crosses a border between two is split there."""
+        return self._chunk
+
+    @property
     def sector_size(self) -> int:
         """Return the sector size of the disks: it can't be chosen."""
         return self._sector_size

@@ -47,9 +47,9 @@ class SimPool:
     metadata_total: int = 0
     metadata_used: int = 0
     marker: str = ""
-    disks: tuple[Disk, ...] = ()
     images: dict[str, SimImage] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
+    disks: tuple[Disk, ...] = ()
     lock: threading.RLock = field(default_factory=threading.RLock)
     next_minor: int = 0
 
@@ -61,6 +61,7 @@ class SimBackend:
     clones = True
     amends_at_once = True
     cuts_are_whole = False
+    splits_at = 0
 
     def __init__(self, pool: SimPool) -> None:
         self._pool = pool
@@ -102,7 +103,7 @@ class SimBackend:
             return Fill(pool.total, used + pool.others, pool.metadata_total, pool.metadata_used)
 
     def disks(self) -> tuple[Disk, ...]:
-        """Return the disks that a test gave it: there is none."""
+        """Return the disks that are said to be below."""
         return self._pool.disks
 
     def create(self, passport: Passport, size: int) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from csi_driver import assemble
 from csi_driver.cli import poolfile, show
+from csi_driver.disks import promised
 from csi_driver.host.soundness import flaws
 from csi_driver.records import Pool, PoolStatus
 
@@ -99,6 +100,10 @@ def print_table(found: Sequence[Line]) -> None:
     for line in found:
         if line.condition:
             out.print(show.plain(f"{line.name}: {line.condition}"), markup=False, style="red")
+        for disk in line.status.disks:
+            if disk.cost is not None:
+                said = f"{line.name}: of disk {disk.key} {promised(disk, disk.cost)}"
+                out.print(show.plain(said), markup=False)
 
 
 def made(pool: PoolConfig, now: ThinPool, file: Path, *, as_json: bool) -> None:

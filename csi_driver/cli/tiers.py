@@ -10,14 +10,13 @@ import typer
 
 from csi_driver.cli import options, show
 from csi_driver.errors import Invalid
-from qos.policy import limits
+from qos.policy import floor, limits
 from qos.quantity import BadQuantity, parse_bytes
 from qos.tiers import DEFAULT, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qos.limits import Limits
     from qos.tiers import Tier
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -44,12 +43,13 @@ def size_of(text: str) -> int:
     return size
 
 
-def as_dict(tier: Tier, resolved: Limits) -> dict[str, object]:
-    """Return a tier for programs."""
+def as_dict(tier: Tier, size: int) -> dict[str, object]:
+    """Return a tier for programs, and what a volume of so many bytes gets from it."""
     return {
         "name": tier.name,
         "description": tier.description,
-        "limits": dataclasses.asdict(resolved),
+        "limits": dataclasses.asdict(limits(tier, size, {})),
+        "floor": dataclasses.asdict(floor(tier, size, {})),
         "enforce": str(tier.enforce),
         "yields": tier.yields,
         "provision": str(tier.provision),
@@ -92,6 +92,7 @@ def tiers(
     """Show the tiers, and the limits that a volume of a given size gets from each.
 
     A tier is a table in TOML, `[NAME]`, with readIOPS, writeIOPS, readBPS, writeBPS (a key left out is no limit),
+    minIOPS, minBPS (the least that a volume gets, promised of its pool's disks; none if left out),
     enforce ("required": a volume whose limit can't be applied is not staged; or "best-effort"), yields (true: it is
     written at its least rate while its pool is nearly full), provision ("thin", or "thick": it has all its bytes from
     the start, and no snapshots), fsType, mountOptions, mkfsOptions, readAheadKiB, description. A tier of your own with
@@ -111,6 +112,6 @@ def tiers(
     """
     found, wanted = tiers_of(file), size_of(size)
     if as_json:
-        show.as_json([as_dict(tier, limits(tier, wanted, {})) for _, tier in sorted(found.items())])
+        show.as_json([as_dict(tier, wanted) for _, tier in sorted(found.items())])
     else:
         print_table(found, size, wanted)

@@ -17,7 +17,8 @@ from csi_driver.errors import NotFound, StorageError
 from csi_driver.host import block
 from csi_driver.records import Pool, Volume
 from csi_driver.states import state_of
-from qos.cgroup import MOUNTPOINT, Cgroup, Init, above_pods
+from qos.ancestor import Init, above_pods
+from qos.cgroup import MOUNTPOINT, Cgroup
 from qos.errors import Unenforceable
 from qos.limits import UNLIMITED
 
@@ -170,6 +171,8 @@ def as_dict(line: Line) -> dict[str, object]:
         "overrides": dict(volume.spec.qos.overrides),
         "wanted": dataclasses.asdict(volume.spec.qos.limits),
         "applied": dataclasses.asdict(line.applied) if line.applied else None,
+        "floor": dataclasses.asdict(volume.spec.qos.floor),
+        "floorPromised": dataclasses.asdict(volume.status.history.floor),
         "appliedFrom": line.source,
         "state": line.state,
         "staged": line.staged,

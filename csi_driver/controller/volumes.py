@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from csi_driver.controller.waiting import Liveness, Waiting
     from csi_driver.deadline import Deadline
+    from csi_driver.records import Qos
     from csi_driver.store.base import Store
     from qos.tiers import Tier
 
@@ -77,13 +78,17 @@ class Volumes:
         """Change the keys of the I/O budget that are given, all or none, and wait until they are in force."""
         while True:
             record = self._kept(volume_id)
-            size = _wanted_size(record)
+            size, before = _wanted_size(record), record.spec.qos
             qos = parameters.modified(self._tiers, size, record.spec.qos, mutable)
             try:
                 record = self._store.put_spec(record.with_spec(size=size, qos=qos), lend=True)
             except Stale:
                 continue
-            return self._offers.follow(record, deadline)
+            try:
+                return self._offers.follow(record, deadline)
+            except NoSpace:
+                self._restore_qos(record, before)
+                raise
 
     def check_parameters(self, record: Volume, given: Mapping[str, str], mutable: Mapping[str, str]) -> None:
         """Raise Invalid unless the volume is what these parameters, where there are any, would have made of it."""
@@ -123,11 +128,14 @@ class Volumes:
     def capacity(
         self, given: Mapping[str, str], node: str | None, fs_type: str, *, block: bool
     ) -> tuple[int, int, int]:
-        """Return the bytes left in all suiting pools, in the roomiest one, and the smallest size of such a volume."""
+        """Return the bytes left in all suiting pools, in the roomiest one, and the smallest size of such a volume.
+
+        A pool whose disks can't give the floor has none for it, so that the scheduler looks elsewhere.
+        """
         asked = {**given, **({"fsType": fs_type} if fs_type else {})}
         want = parameters.wanted(self._tiers, DEFAULT_SIZE, asked, {})
         nodes = frozenset({node}) if node is not None else frozenset[str]()
-        wish = placement.Wish(pool_name=want.pool, nodes=nodes, thick=want.thick)
+        wish = placement.Wish(floor=want.qos.floor, pool_name=want.pool, nodes=nodes, thick=want.thick)
         pools = self._store.list(Pool)
         left = [placement.left(pool, wish) for pool in pools if not placement.suits(pool, wish)]
         smallest = SIZE_STEP if block else parameters.SMALLEST[want.file_system.type]
@@ -184,6 +192,7 @@ class Volumes:
             pool_id = accepted.pool if accepted else ""
         wish = placement.Wish(
             size=spec.size,
+            floor=spec.qos.floor,
             pool_name=str(spec.parameters.get("pool", "")),
             pool_id=pool_id,
             nodes=request.nodes,
@@ -212,6 +221,15 @@ class Volumes:
             if self._offers.withdrawn(record):
                 raise
             raise Busy(f"volume {record.id} is being placed; ask again") from None
+
+    def _restore_qos(self, refused: Volume, before: Qos) -> None:
+        """Take a modification back whose floor was refused, so that nothing of it is done later."""
+        while (record := self._store.get(Volume, refused.id)) is not None and record.spec.qos == refused.spec.qos:
+            try:
+                self._store.put_spec(record.with_spec(qos=before))
+            except Stale:
+                continue
+            return
 
     def _shrink_wish(self, volume_id: str, refused: int) -> None:
         """Take an expansion back that the pool refused, so that nothing of it is done later."""

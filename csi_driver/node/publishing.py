@@ -12,6 +12,7 @@ from csi_driver.errors import Conflict, InUse, Invalid, NotFound, NotStaged, Unr
 from csi_driver.host.refusals import as_unready
 from csi_driver.node.uses import known_id, place
 from csi_driver.parameters import check_mount_options
+from csi_driver.stack import users_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from csi_driver.host.block import Device
     from csi_driver.host.mounts import Mount, Mounts
     from csi_driver.host.syscalls import Kernel
+    from csi_driver.limiting import Limiting
     from csi_driver.locks import Locks
     from csi_driver.node.staged import Staged
     from csi_driver.node.uses import Use
@@ -33,11 +35,14 @@ TARGET = "target_path"
 class Publishing:
     """Bind staged volumes to target paths."""
 
-    def __init__(self, staged: Staged, stack: Stack, mounts: Mounts, kernel: Kernel, locks: Locks) -> None:
+    def __init__(
+        self, staged: Staged, stack: Stack, mounts: Mounts, kernel: Kernel, limiting: Limiting, locks: Locks
+    ) -> None:
         self._staged = staged
         self._stack = stack
         self._mounts = mounts
         self._kernel = kernel
+        self._limiting = limiting
         self._locks = locks
 
     def publish(self, volume_id: str, staging: Path, target: Path, use: Use) -> None:
@@ -57,6 +62,7 @@ class Publishing:
             if published and not use.shared:
                 where = published[0].target
                 raise InUse(f"volume {volume_id} is published at {where}, and its access mode allows one path only")
+            self._limiting.use(volume_id, users_at([target, *(mount.target for mount in mounts)]))
             self._bind(device.path if use.block else staging, target, use)
 
     def unpublish(self, volume_id: str, target: Path, deadline: Deadline) -> None:

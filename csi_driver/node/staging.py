@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -76,6 +77,7 @@ class Staging:
                 self._check_use(record, there, staging, use)
             try:
                 device, limits = self._up(record, pool, staging, use, deadline, new=new)
+                self._limiting.hold(record, pool.costs(), partial(self._stack.users, device))
             except BaseException:
                 if new:
                     self._undo(volume_id, pool.backend, staging, use, deadline)
@@ -93,7 +95,7 @@ class Staging:
                 device = self._stack.device(pool.backend, volume_id)
                 if device is not None:
                     self._unmount(device, volume_id, staging, deadline)
-                    self._limiting.lift(device)
+                    self._limiting.lift(volume_id, device)
                 self._stack.down(pool.backend, volume_id, deadline)
             self._staged.observe(volume_id, staged="", device="", limits=None)
 
@@ -163,7 +165,7 @@ class Staging:
                 mount = None if use.block else self._mounts.at(staging)
                 if mount is not None and mount.dev == device.dev:
                     self._mounts.unmount(staging, deadline)
-                self._limiting.lift(device)
+                self._limiting.lift(volume_id, device)
             self._stack.down(backend, volume_id, deadline)
         except (StorageError, OSError) as error:
             log.warning("a failed stage is not undone", volume=volume_id, reason=str(error))

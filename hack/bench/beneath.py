@@ -29,7 +29,7 @@ from hack.bench.show import table
 from hack.bench.thin import RATIO, thin_pool
 from hack.demo.figures import read_log
 from hack.demo.load import FIO, inference
-from qos.cgroup import find_ancestor
+from qos.ancestor import find_ancestor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

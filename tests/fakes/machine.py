@@ -14,11 +14,12 @@ from csi_driver.host.block import Device, dev_number
 from qos.limits import UNLIMITED, DevNo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from csi_driver.backends.sim import SimImage
     from csi_driver.host.mounts import Mount
+    from qos.iocost import Measured
     from qos.limits import Limits
 
 DM_MAJOR = 253
@@ -44,13 +45,14 @@ class FakeMachine:
 
     `busy` are mount points that somebody has files open in, `opened` counts openers of bare devices; tests set both.
     `no_copies_of` are file systems that it can't mount beside a copy. `faults` are things that no driver may do.
-    `dead_men` False: they die with the driver, as in a killed container.
+    `known` is what its owner says of its disks. `dead_men` False: they die with the driver, as in a killed container.
     """
 
     folder: Path
     pool: SimPool = field(default_factory=SimPool)
     mapper: bool = True
     dead_men: bool = True
+    known: Mapping[str, Measured] = field(default_factory=dict)
     mounts: list[Mount] = field(default_factory=list)
     mapped: dict[str, Mapped] = field(default_factory=dict)
     sizes: dict[DevNo, int] = field(default_factory=dict)

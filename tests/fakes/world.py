@@ -26,6 +26,7 @@ from csi_driver.errors import StorageError
 from csi_driver.formatting import Formatting
 from csi_driver.host.freeze import Freezer
 from csi_driver.ids import new_id
+from csi_driver.ledger import DiskLedger
 from csi_driver.limiting import Limiting
 from csi_driver.locks import Locks
 from csi_driver.node.growing import Growing
@@ -35,6 +36,7 @@ from csi_driver.node.staging import Staging
 from csi_driver.pools import ServedPool, ServedPools
 from csi_driver.records import Pool, PoolSpec
 from csi_driver.store.base import Stale
+from qos.cgroup import RootCgroup
 from qos.enforce import Enforcer
 from qos.tiers import load
 from tests.fakes.host import FakeCgroup, FakeDeadMan, FakeKernel, FakeMapper, FakeStack
@@ -44,10 +46,12 @@ from tests.fakes.mounting import FakeFilesystems, FakeMounts
 from tests.fakes.pool import FakeBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from csi_driver.backends.base import Backend
+    from csi_driver.host.block import Disk
     from csi_driver.store.base import Key, Store
+    from qos.iocost import Measured
 
 SCOPE = "test/csi.sluice.dev"
 TIERS = load()
@@ -119,8 +123,10 @@ def agent_side(
     locks = Locks()
     record_id = pool_id(node)
     spec = PoolSpec("fast", node, "sim", f"/{node}", 0, ratio)
-    pools = ServedPools({record_id: ServedPool(record_id, spec, backend or FakeBackend(machine, life))})
-    enforcer = Enforcer(FakeCgroup(machine, life))
+    served = ServedPool(record_id, spec, backend or FakeBackend(machine, life), floors=DiskLedger(machine.known))
+    pools = ServedPools({record_id: served})
+    # A kernel without io.cost: no floor can be kept here.
+    enforcer = Enforcer(FakeCgroup(machine, life), root=RootCgroup(machine.folder / "cgroup"))
     limiting = Limiting(enforcer)
     maker = Maker(kept, stack, limiting, locks)
     grouper = Grouper(kept, stack, locks, maker)
@@ -128,7 +134,7 @@ def agent_side(
     formatting = Formatting(kept, filesystems, limiting)
     staged = Staged(kept, pools, stack)
     staging = Staging(staged, pools, stack, formatting, filesystems, mounts, kernel, limiting, locks)
-    publishing = Publishing(staged, stack, mounts, kernel, locks)
+    publishing = Publishing(staged, stack, mounts, kernel, limiting, locks)
     growing = Growing(staged, filesystems, limiting, locks)
     side = AgentSide(agent, pools, locks, staging, publishing, growing, enforcer, life)
     _note_bugs(agent, side.bugs)
@@ -201,7 +207,11 @@ class World:
         mapper: bool = True,
         away_after: float = 0.6,
         away: Callable[[str], bool] | None = None,
+        disk: Disk | None = None,
+        known: Mapping[str, Measured] | None = None,
     ) -> None:
+        """Take what all nodes have: a pool of so many bytes, on a disk, if any; and what is known of disks."""
+        self._disks, self._known = (disk,) if disk else (), known or {}
         self.store = store
         self.folder = Path(tempfile.mkdtemp(prefix="sluice-fake-"))
         self.machines = {node: self._machine(node, total, mapper) for node in nodes}
@@ -218,7 +228,7 @@ class World:
     def _machine(self, node: str, total: int, mapper: bool) -> FakeMachine:
         folder = self.folder / node
         folder.mkdir()
-        return FakeMachine(folder, SimPool(total), mapper)
+        return FakeMachine(folder, SimPool(total, disks=self._disks), mapper, known=self._known)
 
     def stop_agent(self, node: str) -> None:
         """Stop an agent in good order."""

@@ -41,7 +41,9 @@ BUDGET = {
     "digits of another script": ({"readIOPS": "٣٠٠"}, "readIOPS='٣٠٠'"),
     "a rate for another unit": ({"readBPS": "1Mi/Ti"}, "readBPS='1Mi/Ti'"),
     "crossed bounds": ({"readIOPS": "3/Gi,500..100"}, "readIOPS='3/Gi,500..100'"),
-    "a floor": ({"minIOPS": "500"}, "minIOPS: not supported yet (its value is '500')"),
+    "a floor of nothing": ({"minIOPS": "0"}, "minIOPS='0': 0 is too low"),
+    "a floor in bytes for I/Os": ({"minIOPS": "5Mi"}, "minIOPS='5Mi'"),
+    "a floor near its ceiling": ({"minIOPS": "500", "readIOPS": "999"}, "readIOPS: a ceiling of 999 is below 1000"),
     "a burst": ({"burstBPS": "1Gi"}, "burstBPS: not supported yet (its value is '1Gi')"),
     "more than 4 KiB": ({"tier": "x" * 2048, "readIOPS": "y" * 2048}, "parameters: 4108 bytes"),
 }

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from qos.cgroup import CONTROLLERS, MOUNTPOINT, Cgroup, DeviceGone, HelperCgroup, IoStat, Unenforceable, find_ancestor
+from qos.ancestor import find_ancestor
+from qos.cgroup import CONTROLLERS, MOUNTPOINT, Cgroup, HelperCgroup
 from qos.enforce import Enforcer
+from qos.errors import DeviceGone, Unenforceable
+from qos.iofiles import IoStat
 from qos.limits import UNLIMITED, DevNo, Limits
 from tests.torture import pick
 

@@ -128,7 +128,7 @@ def test_the_socket_is_for_its_owner_alone(served: Served) -> None:
         (create(parameters={"tier": "gold"}), "there is no tier 'gold'"),
         (create(parameters={"readIOPS": "lots"}), "readIOPS='lots'"),
         (create(parameters={"readIOPS": "1"}), "readIOPS"),
-        (create(parameters={"minIOPS": "5"}), "minIOPS: not supported yet"),
+        (create(parameters={"burstBPS": "5"}), "burstBPS: not supported yet"),
         (create(parameters={"fsType": "vfat"}), "fsType: 'vfat'"),
         (create(parameters={"mountOptions": "noatime,suid"}), "mountOptions: option 2 of 2"),
         (create(parameters={"mkfsOptions": "-F -F"}), "mkfsOptions: '-F -F'"),

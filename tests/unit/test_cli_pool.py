@@ -16,11 +16,13 @@ from csi_driver import assemble
 from csi_driver.cli import pool, poolfile, poolmaking
 from csi_driver.cli.app import main
 from csi_driver.config import PoolConfig, kept_pools
+from csi_driver.disks import Disk
 from csi_driver.errors import Conflict
 from csi_driver.host.syscalls import Kernel
 from csi_driver.ids import new_id
 from csi_driver.records import Pool, PoolSpec, PoolStatus
 from csi_driver.store.sqlite import SqliteStore
+from qos.iocost import Cost, Measured, Speed
 from tests.unit.test_thin_pools import SOUND
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from csi_driver.host.thinpool import ThinPool
 
 GIB = 1 << 30
+SPEED = Speed.rated(1000, 50 << 20)
+COST = Cost.of(Measured(SPEED, SPEED), 256 << 10)
 FULL = "data is 97 % full: delete what is not needed, or run `sluice pool extend`"
 
 
@@ -58,6 +62,7 @@ def state_with_pools(folder: Path) -> Path:
         used=97 * GIB,
         metadata_total=GIB,
         metadata_used=GIB // 4,
+        disks=(Disk("sda", "8:0", "S1", cost=COST, promised=500_000), Disk("sdb", "8:16")),
         guard="emergency",
         abnormal=FULL,
     )
@@ -79,6 +84,9 @@ def test_pools_are_listed_with_what_is_wrong(
 
     assert status == 0
     assert all(word in said for word in ("100 GiB", "90 GiB", "97 %", "25 %", "emergency", f"fast: {FULL}"))
+    assert "fast: of disk S1 50.0 % is promised and 30.0 % free" in said
+    assert "sdb" not in said
+    assert served["disks"][0]["cost"]["model"]["rbps"] == 64_512_000
     assert (served["name"], served["used"], served["condition"]) == ("fast", 97 * GIB, FULL)
     assert (new["where"], "restart" in new["condition"]) == ("new/thin", True)
 

@@ -11,6 +11,7 @@ from csi_driver.cli import poolfile
 from csi_driver.config import POOLS_FILE, Config, PoolConfig
 from csi_driver.errors import Invalid
 from csi_driver.host.syscalls import Kernel
+from qos.iocost import Measured, Speed
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
@@ -94,6 +95,31 @@ def test_what_is_no_time_is_refused_by_name(text: str) -> None:
     """Five of what, is asked."""
     with pytest.raises(Invalid, match=f"trim-every: '{text}' is not a time: write 24h"):
         Config.of({"trim_every": text})
+
+
+def test_what_a_disk_can_do_is_taken_from_its_owner() -> None:
+    """As clouds sell them: IOPS and bytes a second, reads and writes apart."""
+    figures = {"readIOPS": 1000, "writeIOPS": "1k", "readBPS": "50Mi", "writeBPS": "25Mi"}
+    config = Config.of({"disks": {"S1": figures}})
+
+    assert config.disks == {"S1": Measured(Speed.rated(1000, 50 << 20), Speed.rated(1000, 25 << 20))}
+    assert Config.of({}).disks == {}
+
+
+@pytest.mark.parametrize(
+    ("disks", "says"),
+    [
+        ({"S1": 5}, r"disks: 'S1' must be a table: write \[disks.'S1'\]"),
+        ({"S1": {"readIOPS": 5}}, r"disks.S1: readBPS, writeBPS, writeIOPS is missing"),
+        ({"S1": {"colour": 5}}, r"disks.S1: 'colour' is not known"),
+        ({"S1": dict.fromkeys(("readIOPS", "writeIOPS", "readBPS", "writeBPS"), "x")}, r"disks.S1: readIOPS: 'x'"),
+        ({"S1": dict.fromkeys(("readIOPS", "writeIOPS", "readBPS", "writeBPS"), 0)}, r"disks.S1: .* is not a speed"),
+    ],
+)
+def test_what_a_disk_cant_do_is_refused_by_name(disks: dict[str, object], says: str) -> None:
+    """A floor that is reckoned from a slip is no floor."""
+    with pytest.raises(Invalid, match=says):
+        Config.of({"disks": disks})
 
 
 def test_pools_that_the_state_folder_keeps_are_added(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_the_house_as_it_stands_breaks_no_contract(house: House) -> None:
 
 
 LAYERS = "cli > rpc > controller | agent | node > backends > host"
-MACHINE = "Only host, qos.cgroup, qos.calibrate and qos.meter touch the machine"
+MACHINE = "Only host, qos.ancestor, qos.calibrate and qos.meter touch the machine"
 GRPC = "Only rpc knows grpc and protobuf"
 
 

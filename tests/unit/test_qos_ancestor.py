@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from qos.cgroup import Cgroup, DeviceGone, HelperCgroup, Init, IoStat, Unenforceable, find_ancestor
-from qos.errors import refused
+from qos.ancestor import Init, find_ancestor
+from qos.cgroup import Cgroup, HelperCgroup
+from qos.errors import DeviceGone, Unenforceable, refused
+from qos.iofiles import IoStat
 from qos.limits import UNLIMITED, DevNo
 
 if TYPE_CHECKING:

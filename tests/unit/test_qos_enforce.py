@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from qos.cgroup import Cgroup, DeviceGone, HelperCgroup, Unenforceable
+from qos.cgroup import Cgroup, HelperCgroup
 from qos.enforce import Enforcer, Off
+from qos.errors import DeviceGone, Unenforceable
 from qos.iofiles import parse_io_max
 from qos.limits import UNLIMITED, DevNo, Limits
 

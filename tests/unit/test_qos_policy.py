@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qos import tiers
+from qos.iocost import Floor
 from qos.limits import MOST_IOPS, UNLIMITED, Limits
-from qos.policy import FLOORS_AND_BURST, OVERRIDES, BadLimit, check_overrides, least, limits
+from qos.policy import BURST, OVERRIDES, BadLimit, check_overrides, floor, least, limits
 from qos.rates import Rate
 from qos.tiers import Tier
 
@@ -118,9 +119,9 @@ def test_a_limit_that_makes_no_sense_is_refused_by_key_and_value(key: str, value
     assert repr(value) in str(caught.value)
 
 
-@pytest.mark.parametrize("key", sorted(FLOORS_AND_BURST))
-def test_a_floor_is_refused_until_it_is_one(key: str) -> None:
-    """A floor that is silently none would be a lie."""
+@pytest.mark.parametrize("key", sorted(BURST))
+def test_a_burst_is_refused_until_it_is_one(key: str) -> None:
+    """A burst that is silently none would be a lie."""
     with pytest.raises(BadLimit, match=f"{key}: not supported yet"):
         check_overrides({key: "100"})
 
@@ -218,3 +219,43 @@ def test_training_yields_to_inference() -> None:
 
     assert least(built_in["training"], GIB, {}) == replace(limits(built_in["training"], GIB, {}), wbps=64 * MIB)
     assert least(built_in["inference"], GIB, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "size", "expected"),
+    [
+        ({}, GIB, Floor()),
+        ({"minIOPS": "450"}, GIB, Floor(iops=450)),
+        ({"minIOPS": "5/Gi,100..1k", "minBPS": "8Mi"}, 40 * GIB, Floor(200, 8 << 20)),
+        ({"minIOPS": "max"}, GIB, Floor()),
+        ({"minIOPS": "450", "readIOPS": "900", "writeBPS": "3686400"}, GIB, Floor(iops=450)),
+    ],
+)
+def test_a_floor_is_what_an_override_says(overrides: dict[str, str], size: int, expected: Floor) -> None:
+    """By the grammar of ceilings; and a ceiling of twice the floor, or its 4 KiB, is enough."""
+    assert floor(Tier(name="bare"), size, overrides) == expected
+
+
+def test_an_override_takes_a_tiers_floor_away() -> None:
+    """As it does with a ceiling."""
+    tier = Tier(name="mine", min_iops=Rate(per_gib=10))
+
+    assert floor(tier, 5 * GIB, {}) == Floor(iops=50)
+    assert floor(tier, 5 * GIB, {"minIOPS": "none"}) == Floor()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "wanted"),
+    [
+        ({"minIOPS": "450", "readIOPS": "899"}, "readIOPS", 900),
+        ({"minIOPS": "450", "writeIOPS": "899"}, "writeIOPS", 900),
+        ({"minIOPS": "450", "readBPS": "3686399"}, "readBPS", 3_686_400),
+        ({"minBPS": "8Mi", "writeBPS": "15Mi"}, "writeBPS", 16 << 20),
+    ],
+)
+def test_a_ceiling_below_twice_the_floor_is_refused_with_the_reason(
+    overrides: dict[str, str], key: str, wanted: int
+) -> None:
+    """At its ceiling a volume waits up to 100 ms, which no floor cures."""
+    with pytest.raises(BadLimit, match=rf"^{key}: a ceiling of \d+ is below {wanted}, twice .* waits up to 100 ms"):
+        floor(Tier(name="bare"), GIB, overrides)

@@ -97,7 +97,7 @@ def test_every_key_has_its_field(tmp_path: Path) -> None:
     ("key", "value", "why"),
     [
         ("readiops", '"5k"', "unknown key"),
-        ("minIOPS", '"5k"', "not supported yet"),
+        ("minIOPS", '"5Ki"', "5Ki"),
         ("burstBytes", '"5k"', "not supported yet"),
         ("readIOPS", '"lots"', "'lots'"),
         ("readIOPS", "1", "2"),

@@ -34,8 +34,8 @@ def test_modify_touches_only_the_keys_it_was_given(world: World) -> None:
     volume = world.controller.volumes.create(ask("a", parameters={"tier": "training", "readIOPS": "700"}), soon())
     with pytest.raises(Invalid, match="writeBPS"):
         world.controller.volumes.modify(volume.id, {"writeIOPS": "100", "writeBPS": "fast"}, soon())
-    with pytest.raises(Invalid, match="minIOPS: not supported yet"):
-        world.controller.volumes.modify(volume.id, {"minIOPS": "100"}, soon())
+    with pytest.raises(Invalid, match="burstBPS: not supported yet"):
+        world.controller.volumes.modify(volume.id, {"burstBPS": "100"}, soon())
     changed = world.controller.volumes.modify(volume.id, {"writeIOPS": "100"}, soon())
 
     before, after = volume.spec.qos.limits, changed.spec.qos.limits
