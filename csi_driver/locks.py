@@ -12,7 +12,8 @@ from csi_driver.errors import Busy
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE = 1.0
+PATIENCE = 3.0
+"""Seconds that a call waits for background work: the longest that is usual is an lvm program on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Locks:
     def hold(self, record_id: str, doing: str, *, background: bool = False) -> Iterator[None]:
         """Hold the lock of one id. Raises Busy, naming what the other does, when it is taken.
 
-        A call waits a second for background work, which is short and which no caller asked for; else a volume that was
+        A call waits a little for background work, which is short and which no caller asked for; else a volume that was
         answered as made would be busy in the moment after.
         """
         with self._changed:

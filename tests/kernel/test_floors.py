@@ -19,6 +19,7 @@ from tests.kernel.node import Node, number_of
 from tests.kernel.pod import SLICE, Pod
 from tests.kernel.thin_node import ThinNode
 from tests.leftovers import Leftovers
+from tests.torture import pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,11 @@ def disk() -> Iterator[DevNo]:
     queue.write_text(before)
 
 
-@pytest.fixture(params=[Node, partial(ThinNode, chunk="256k")], ids=["loop", "thin"])
+THIN = pytest.param(partial(ThinNode, chunk="256k"), id="thin")
+ON_A_DISK = pick((THIN,), (THIN, pytest.param(Node, id="loop")))
+
+
+@pytest.fixture(params=ON_A_DISK)
 def server(request: pytest.FixtureRequest, tmp_path: Path, disk: DevNo) -> Iterator[Node]:
     """Give a node whose disk's owner says what it can do."""
     config = tmp_path / "sluice.toml"

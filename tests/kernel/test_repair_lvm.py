@@ -126,6 +126,7 @@ def test_damaged_metadata_are_repaired(thin: ThinNode) -> None:
     assert listed == {""}
 
 
+@pytest.mark.torture
 def test_a_group_is_restored_from_its_backup(thin: ThinNode) -> None:
     """Label and text of its only disk are wiped, while the server serves; the pool and its bytes come back."""
     before = written(thin)
@@ -152,6 +153,7 @@ def test_a_group_is_restored_from_its_backup(thin: ThinNode) -> None:
     assert after == before
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize("thin", ["2m"], indirect=True)
 def test_full_metadata_are_extended(thin: ThinNode) -> None:
     """The pool says that it is read-only and why, and serves again when they are larger."""

@@ -110,6 +110,7 @@ def test_a_disk_that_is_added_is_known_and_limited_without_a_restart(disks: tupl
     assert {str(number_of(disk.path)) for disk in disks} <= limited
 
 
+@pytest.mark.torture
 def test_a_disk_that_was_pulled_out_serves_again_after_what_the_runbook_says(
     thin: ThinNode, disks: tuple[ScsiDisk, ...]
 ) -> None:
@@ -150,6 +151,7 @@ def test_a_disk_that_was_pulled_out_serves_again_after_what_the_runbook_says(
     assert set(thin.listed().values()) == {""}
 
 
+@pytest.mark.torture
 def test_a_group_without_its_lost_disk_can_be_removed(thin: ThinNode, disks: tuple[ScsiDisk, ...]) -> None:
     """The disk that is left is free for a new pool."""
     thin.up("a").fill(48 * MIB)
