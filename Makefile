@@ -40,8 +40,8 @@ unit: venv
 	@echo "== unit and contract tests (about 40 s)"
 	$(bin)/pytest tests/unit tests/contract
 
-test: lint packages vm csi-sanity ## every check and every test, here and in the VM: as root; 20 minutes cold, 15 warm
-	@echo "== all tests: unit, contract, native, and those in the VM (about a quarter of an hour)"
+test: lint packages vm csi-sanity ## every check and every test, here and in the VM: as root; 25 minutes cold, 20 warm
+	@echo "== all tests: unit, contract, native, and those in the VM (about 20 minutes)"
 	$(bin)/pytest tests $(budgets:%=--budget=%) --durations=10
 
 test-native: venv packages csi-sanity ## only the tests that need root and this machine's kernel
